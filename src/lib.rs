@@ -1,0 +1,3 @@
+//! A declarative job-graph runner for vision-language experiments.
+
+pub mod digest;
