@@ -151,7 +151,10 @@ mod tests {
         let a = json!({"b": [1, {"y": 0.5, "x": null}], "a": "\u{1f}"});
         let b = json!({"a": "\u{1f}", "b": [1, {"x": null, "y": 0.5}]});
         assert_eq!(canonical(&a), canonical(&b));
-        assert_eq!(canonical(&a), r#"{"a":"\u001f","b":[1,{"x":null,"y":0.5}]}"#);
+        assert_eq!(
+            canonical(&a),
+            r#"{"a":"\u001f","b":[1,{"x":null,"y":0.5}]}"#
+        );
     }
 
     #[test]
