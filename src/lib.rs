@@ -3,6 +3,7 @@
 pub mod artifact;
 pub mod data;
 pub mod digest;
+pub mod models;
 pub mod node;
 pub mod nodes;
 pub mod pipeline;

@@ -1,0 +1,3 @@
+//! The models and what feeds them: text, pixels and tensors in and out.
+
+pub mod weights;
