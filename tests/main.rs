@@ -1,1 +1,6 @@
 //! The one integration-test binary; every module is a topic.
+
+mod engine;
+mod kill;
+mod space;
+mod tidy;

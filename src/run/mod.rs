@@ -10,6 +10,7 @@ mod plan;
 mod reason;
 mod resolve;
 mod state;
+mod uptodate;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,10 +27,11 @@ use serde_json::Value;
 pub use self::{
     event::Event,
     fingerprint::{Change, Fingerprint, changes},
-    history::{History, RunEntry, RunNode},
+    history::{History, RunEntry, RunNode, all},
     plan::{NodePlan, Verdict, plan},
     reason::reason,
     state::State,
+    uptodate::{UpToDate, index_name},
 };
 use self::{
     execute::{Job, Message, Stopped},
@@ -348,7 +350,7 @@ impl Loop<'_> {
             if let Some(users) = self.model_users.get_mut(&name) {
                 *users -= 1;
                 if *users == 0
-                    && let Ok(model) = self.resolver.model_id(&name)
+                    && let Some(model) = self.resolver.model_id(&name)
                 {
                     workers.release(&model);
                 }

@@ -141,6 +141,11 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Identity of the loaded model behind the `[models]` entry `name`, if it was opened.
+    pub(super) fn model_id(&self, name: &str) -> Option<String> {
+        self.models.get(name).map(|folder| crate::node::id(folder))
+    }
+
     fn data_set(&mut self, name: &str) -> Result<Arc<DataSet>> {
         if let Some(set) = self.data.get(name) {
             return Ok(set.clone());
