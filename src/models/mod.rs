@@ -1,4 +1,5 @@
 //! The models and what feeds them: text, pixels and tensors in and out.
 
+pub mod adamw;
 pub mod device;
 pub mod weights;
