@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     artifact::{Answers, Artifact, Embeddings, LabelUse, Output, Row, Type},
-    models::clip::{Rgb8, Tower},
+    models::{clip::Tower, image::Rgb8},
     node::{Accept, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port},
     nodes::template::{OneOrMany, Templates},
 };

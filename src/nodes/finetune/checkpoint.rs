@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::models::{adamw::Moments, clip::TrainState, weights::Tensor};
+use crate::models::{adamw::Moments, clip::TrainState};
 
 /// What was measured in one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,9 +38,9 @@ impl Checkpoint {
         out.push(b'\n');
         let bytes = |list: &[f32]| -> Vec<u8> { list.iter().flat_map(|x| x.to_le_bytes()).collect() };
         let mut parts: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-        for tensor in &self.state.tensors {
-            let data = tensor.data.to_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?;
-            parts.push((format!("weight/{}", tensor.name), tensor.data.shape.to_vec(), bytes(&data)));
+        for (name, data) in &self.state.tensors {
+            let values = data.to_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?;
+            parts.push((format!("weight/{name}"), data.shape.to_vec(), bytes(&values)));
         }
         for moments in &self.state.moments {
             let n = vec![moments.first.len()];
@@ -75,10 +75,8 @@ impl Checkpoint {
         for name in names {
             if let Some(tensor) = name.strip_prefix("weight/") {
                 let shape = file.tensor(name)?.shape().to_vec();
-                state.tensors.push(Tensor {
-                    name: tensor.to_owned(),
-                    data: burn::tensor::TensorData::new(floats(name)?, shape),
-                });
+                let data = burn::tensor::TensorData::new(floats(name)?, shape);
+                state.tensors.push((tensor.to_owned(), data));
             } else if let Some(parameter) = name.strip_prefix("first/") {
                 state.moments.push(Moments {
                     name: parameter.to_owned(),

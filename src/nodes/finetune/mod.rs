@@ -17,7 +17,10 @@ use self::{
 };
 use crate::{
     artifact::{Content, Embeddings, LabelUse, Output, Type, json_bytes},
-    models::clip::{ImageLayers, Rgb8, Trainer, write_folder},
+    models::{
+        clip::{Trainer, write_folder},
+        image::Rgb8,
+    },
     node::{Accept, CLIP_CONFIG, CLIP_WEIGHTS, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port},
 };
 
@@ -56,9 +59,6 @@ pub(super) struct Finetune {
     /// Factor of the cosine similarities in the loss.
     #[serde(default = "alpha")]
     alpha: f64,
-    /// Layers of the image tower that are trained.
-    #[serde(default = "image_layers")]
-    image_layers: String,
     /// Last blocks of the text tower that are trained.
     #[serde(default = "two")]
     text_blocks: usize,
@@ -84,9 +84,6 @@ fn batch_size() -> usize {
 }
 fn alpha() -> f64 {
     50.0
-}
-fn image_layers() -> String {
-    "layer4+attnpool".to_owned()
 }
 fn two() -> usize {
     2
@@ -115,9 +112,6 @@ impl Node for Finetune {
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {
             complain("alpha", format!("{} is no scale", self.alpha), "the study has 50");
         }
-        if self.layers().is_err() {
-            complain("image_layers", format!("there are no layers `{}`", self.image_layers), "use \"layer4+attnpool\" or \"layer4.last+attnpool\"");
-        }
         for (field, value) in [("epochs", self.epochs), ("batch_size", self.batch_size)] {
             if value == 0 {
                 complain(field, "must be at least 1".to_owned(), "write a whole number above 0");
@@ -143,7 +137,6 @@ impl Node for Finetune {
             "weight_decay": self.weight_decay,
             "batch_size": self.batch_size,
             "alpha": self.alpha,
-            "image_layers": self.image_layers,
             "text_blocks": self.text_blocks,
             "redraw": self.redraw,
             "seed": self.seed,
@@ -251,10 +244,6 @@ impl Node for Finetune {
 }
 
 impl Finetune {
-    fn layers(&self) -> Result<ImageLayers> {
-        self.image_layers.parse()
-    }
-
     /// The texts of each class, in row order.
     fn prompts(&self, inputs: &Inputs) -> Result<Vec<Vec<String>>> {
         let rows: Embeddings = inputs.artifact("prompts")?;
@@ -276,7 +265,7 @@ impl Finetune {
     fn trainer(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Trainer> {
         let device = ctx.models()?.device()?;
         let folder = &inputs.model("model")?.path;
-        let mut trainer = Trainer::load(folder, self.layers()?, self.text_blocks, self.weight_decay as f32, &device)?;
+        let mut trainer = Trainer::load(folder, self.text_blocks, self.weight_decay as f32, &device)?;
         if let Some((_, value)) = done.list.last() {
             trainer.restore(Checkpoint::decode(value)?.state)?;
         }
