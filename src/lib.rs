@@ -6,4 +6,6 @@ pub mod digest;
 pub mod node;
 pub mod nodes;
 pub mod pipeline;
+pub mod report;
 pub mod run;
+pub mod table;
