@@ -1,13 +1,15 @@
 //! A made-up pipeline with made-up results, for the tests of this room.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::{
     artifact::{ClassMetrics, MetricsTable, Output, Paired, Share, Type},
+    digest::Digest,
     node::{Ctx, Done, Inputs, KindInfo, Node, Parsed},
     pipeline::{Exec, Graph, Instance, NodeId, Point, Source, TableSpec, TableValue},
+    run::Event,
 };
 
 struct Idle;
@@ -320,4 +322,152 @@ pub(super) fn metrics(level: u64, selected: bool) -> MetricsTable {
         selected_on_this_split: selected,
         curve: Vec::new(),
     }
+}
+
+/// A run of [`refinement`] with seconds since its start: hits, items, a
+/// warning, a failure and what it blocks.
+pub(super) fn story(graph: &Graph) -> Vec<(f64, Event)> {
+    let node = |name: &str| {
+        let found = graph.ids().find(|id| graph.node(*id).id == name);
+        found.unwrap()
+    };
+    let key = Digest::of(b"a key");
+    let mut events = vec![(
+        0.0,
+        Event::RunStarted {
+            nodes: graph.nodes.len(),
+            run: "r1".into(),
+            device: "cpu (2 cores)".into(),
+        },
+    )];
+    let mut tell = |at, event| events.push((at, event));
+    for name in ["images", "plain", "prompts@0", "eval@0"] {
+        tell(
+            0.0,
+            Event::Hit {
+                node: node(name),
+                key,
+            },
+        );
+    }
+    let propose = node("refine.propose@1");
+    let why = "temperature 0.5 → 0.9 (set by -s); 10 of 10 answers new".into();
+    tell(
+        0.1,
+        Event::Started {
+            node: propose,
+            key,
+            why,
+        },
+    );
+    tell(
+        0.1,
+        Event::Items {
+            node: propose,
+            total: 10,
+            cached: 2,
+        },
+    );
+    tell(
+        0.1,
+        Event::Loading {
+            node: propose,
+            model: "demo/llm".into(),
+        },
+    );
+    for step in 0..8 {
+        let at = 2.0 + f64::from(step) * 3.0;
+        let (done, total, unit) = (32, 64, "tokens".to_owned());
+        tell(
+            at,
+            Event::Progress {
+                node: propose,
+                done,
+                total,
+                unit,
+            },
+        );
+        tell(
+            at + 2.5,
+            Event::Batch {
+                node: propose,
+                items: 1,
+            },
+        );
+    }
+    tell(
+        26.0,
+        Event::Warning {
+            node: Some(propose),
+            message: "1 of 10 answers is not valid JSON\u{1b}[31m after 3 attempts".into(),
+        },
+    );
+    let took = Duration::from_millis(26_100);
+    tell(
+        26.2,
+        Event::Ran {
+            node: propose,
+            key,
+            took,
+            items: (8, 2),
+        },
+    );
+    let texts = node("refine.texts@1");
+    tell(
+        26.2,
+        Event::Started {
+            node: texts,
+            key,
+            why: "input `candidates` changed".into(),
+        },
+    );
+    let took = Duration::from_millis(740);
+    tell(
+        27.0,
+        Event::Ran {
+            node: texts,
+            key,
+            took,
+            items: (30, 0),
+        },
+    );
+    let select = node("refine.select@1");
+    tell(
+        27.0,
+        Event::Started {
+            node: select,
+            key,
+            why: "input `candidates` changed".into(),
+        },
+    );
+    tell(
+        27.1,
+        Event::Failed {
+            node: select,
+            message:
+                "failed to score class `cat`\n  because it has no candidate\nhint: raise `answers`"
+                    .into(),
+        },
+    );
+    let blocked: Vec<_> = graph.ids().filter(|id| id.0 > select.0).collect();
+    let blocked: Vec<_> = blocked
+        .into_iter()
+        .filter(|id| !["prompts@0", "eval@0"].contains(&graph.node(*id).id.as_str()))
+        .collect();
+    let count = blocked.len();
+    for node in blocked {
+        tell(27.1, Event::Blocked { node, by: select });
+    }
+    let took = Duration::from_millis(27_120);
+    tell(
+        27.1,
+        Event::RunFinished {
+            hits: 4,
+            ran: 2,
+            failed: 1,
+            blocked: count,
+            took,
+        },
+    );
+    events
 }
