@@ -23,7 +23,7 @@ use crate::{
     models::device,
     node::DeviceChoice,
     pipeline::Graph,
-    report::{Fan, Sink, events::EventFile, plain::Plain, progress::Live},
+    report::{EventLog, Plain, Progress, Sink},
     run::{self, Event, Outcome, RunEntry, RunNode, Settings, State, UpToDate, index_name},
     store::Store,
 };
@@ -189,21 +189,45 @@ fn watch(
     memo: &FileMemo,
     settings: &Settings,
 ) -> Result<Outcome> {
-    let mut fan = Fan::default();
+    let mut sinks: Vec<Box<dyn Sink + Send>> = Vec::new();
     if args.quiet {
-        fan.add(Plain::quiet(std::io::stderr()));
+        sinks.push(Box::new(Quiet));
     } else if std::io::stderr().is_terminal() {
-        fan.add(Live::new(global.color.stderr()));
+        sinks.push(Box::new(Progress::new(global.color.stderr())));
     } else {
-        fan.add(Plain::new(std::io::stderr()));
+        sinks.push(Box::new(Plain::new(std::io::stderr())));
     }
-    if let Some(path) = &args.events {
-        let file = fs_err::File::create(path).context("failed to open the file for events")?;
-        fan.add(EventFile::new(std::io::BufWriter::new(file)));
-    }
+    let mut log = match &args.events {
+        Some(path) => {
+            let file = fs_err::File::create(path).context("failed to open the file for events")?;
+            Some(EventLog::new(std::io::BufWriter::new(file)))
+        }
+        None => None,
+    };
     catch_interrupts()?;
     silence_panics();
-    run::run(graph, store, memo, settings, &mut |event: Event| fan.event(&event, graph))
+    let outcome = run::run(graph, store, memo, settings, &mut |event: Event| {
+        sinks.event(&event, graph);
+        if let Some(log) = &mut log {
+            log.event(&event, graph);
+        }
+    })?;
+    if let Some(log) = log {
+        log.finish().context("failed to write the file of events")?;
+    }
+    Ok(outcome)
+}
+
+/// What `--quiet` leaves: failures.
+struct Quiet;
+
+impl Sink for Quiet {
+    #[expect(clippy::print_stderr, reason = "failures go to stderr")]
+    fn event(&mut self, event: &Event, graph: &Graph) {
+        if let Event::Failed { node, message } = event {
+            eprintln!("error: `{}` failed: {message}", graph.node(*node).id);
+        }
+    }
 }
 
 /// The first interrupt asks the run to stop; the second ends the process.
