@@ -2,6 +2,9 @@
 
 use std::{fmt, io, path::Path, str::FromStr};
 
+mod memo;
+
+pub use memo::{FileMemo, Identity};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 
@@ -151,7 +154,10 @@ mod tests {
         let a = json!({"b": [1, {"y": 0.5, "x": null}], "a": "\u{1f}"});
         let b = json!({"a": "\u{1f}", "b": [1, {"x": null, "y": 0.5}]});
         assert_eq!(canonical(&a), canonical(&b));
-        assert_eq!(canonical(&a), r#"{"a":"\u001f","b":[1,{"x":null,"y":0.5}]}"#);
+        assert_eq!(
+            canonical(&a),
+            r#"{"a":"\u001f","b":[1,{"x":null,"y":0.5}]}"#
+        );
     }
 
     #[test]
