@@ -1,3 +1,4 @@
 //! A declarative job-graph runner for vision-language experiments.
 
 pub mod digest;
+pub mod store;

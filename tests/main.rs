@@ -1,1 +1,3 @@
 //! The one integration-test binary; every module is a topic.
+
+mod store;
