@@ -1,10 +1,7 @@
 //! The one integration-test binary; every module is a topic.
 
-<<<<<<< HEAD
 mod engine;
 mod kill;
 mod space;
-mod tidy;
-=======
 mod store;
->>>>>>> store
+mod tidy;
