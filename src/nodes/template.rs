@@ -109,7 +109,7 @@ impl Templates {
     /// When the template names something that is not there.
     pub(super) fn render(&self, i: usize, context: &Value) -> Result<String> {
         let template = self.environment.get_template(&self.names[i])?;
-        template.render(context).map_err(|error| {
+        template.render(minijinja::value::Serde(context)).map_err(|error| {
             let names: Vec<&str> = context.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
             anyhow!(
                 "failed to fill in the template `{}`: {}\nhint: it may use {}",

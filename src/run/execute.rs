@@ -20,7 +20,7 @@ use crate::{
     digest::Digest,
     node::{Ctx, Done, Inputs, Item, Models, Node},
     pipeline::NodeId,
-    store::{Committed, Record, RecordOutput, Store},
+    store::{Committed, Output as RecordOutput, Record, Store},
 };
 
 /// Everything that a worker needs for one node.

@@ -42,7 +42,7 @@ use self::{
 use crate::{
     artifact::Manifest,
     digest::{Digest, FileMemo},
-    node::{DeviceChoice, Input, Inputs, Pool},
+    node::{DeviceChoice, Inputs},
     pipeline::{Graph, NodeId},
     store::Store,
 };
