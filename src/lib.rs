@@ -1,4 +1,10 @@
 //! A declarative job-graph runner for vision-language experiments.
 
+pub mod artifact;
+pub mod data;
 pub mod digest;
 pub mod models;
+pub mod node;
+pub mod nodes;
+pub mod pipeline;
+pub mod run;
