@@ -1,3 +1,4 @@
 //! The models and what feeds them: text, pixels and tensors in and out.
 
+pub mod clip;
 pub mod weights;

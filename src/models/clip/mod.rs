@@ -1,0 +1,4 @@
+//! CLIP.
+pub mod clean;
+pub mod config;
+pub mod tokenizer;
