@@ -1,4 +1,5 @@
 //! The models and what feeds them: text, pixels and tensors in and out.
 
 pub mod clip;
+pub mod image;
 pub mod weights;
