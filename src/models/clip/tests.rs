@@ -347,11 +347,11 @@ fn the_split_model_computes_the_same_and_its_gradients_are_the_references() {
             let along: f64 = (gradient.iter().enumerate())
                 .map(|(i, &g)| f64::from(g) * (i as f64 * 0.37).cos())
                 .sum();
-            assert!((ours - norm).abs() < 1e-4 * norm, "{name}: {ours} {norm}");
-            assert!(
-                (along - product).abs() < 1e-4 * norm,
-                "{name}: {along} {product}"
-            );
+            // With one place besides the mean, the keys have no gradient but noise.
+            let tolerance = 1e-4 * norm + 1e-6;
+            assert!((ours - norm).abs() < tolerance, "{name}: {ours} {norm}");
+            let off = (along - product).abs();
+            assert!(off < tolerance, "{name}: {along} {product}");
         }
     }
 }
