@@ -2,4 +2,6 @@
 
 pub mod adamw;
 pub mod device;
+pub mod clip;
+pub mod image;
 pub mod weights;

@@ -8,10 +8,7 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData, activation::log_softmax},
 };
 
-use super::{
-    ImageTail, Split, TextTail,
-    tail::{ClipTrunk, Named, param_id},
-};
+use super::tail::{ClipTrunk, ImageTail, Named, Split, TextTail, param_id};
 use crate::models::{
     adamw::{Adamw, Moments},
     image::Rgb8,

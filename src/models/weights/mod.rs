@@ -214,26 +214,53 @@ impl Weights {
         self.mismatch(self.left(|_| true).collect())
     }
 
+    /// What is known of every tensor that is still there, in name order.
+    pub fn tensors(&self) -> Vec<Tensor> {
+        (self.tensors.iter())
+            .map(|(name, (_, entry))| Tensor {
+                name: name.clone(),
+                dtype: entry.dtype.to_string(),
+                shape: entry.shape.clone(),
+                width: entry.dtype.bitsize().div_ceil(8),
+            })
+            .collect()
+    }
+
+    /// Reads a tensor as it lies in the file, without taking it.
+    ///
+    /// # Errors
+    /// When it is missing or reading fails.
+    pub fn raw(&mut self, name: &str) -> Result<RawTensor, WeightsError> {
+        let Some((file, entry)) = self.tensors.get(name) else {
+            return Err(WeightsError::Malformed {
+                path: self.path.clone(),
+                reason: format!("it has no tensor `{name}`"),
+            });
+        };
+        let file = &mut self.files[*file];
+        file.seek(SeekFrom::Start(entry.offset))?;
+        let mut bytes = vec![0; entry.len];
+        file.read_exact(&mut bytes)?;
+        Ok(RawTensor {
+            name: name.to_owned(),
+            dtype: entry.dtype.to_string(),
+            shape: entry.shape.clone(),
+            bytes,
+        })
+    }
+
     /// The tensors whose names `keep` accepts, in name order, one read at a
     /// time. Nothing is taken.
     pub fn tensor_digest_source(
         &mut self,
         keep: impl Fn(&str) -> bool,
     ) -> impl Iterator<Item = Result<RawTensor, WeightsError>> {
-        let Self { files, tensors, .. } = self;
-        let kept = tensors.iter().filter(move |(name, _)| keep(name));
-        kept.map(|(name, (file, entry))| {
-            let file = &mut files[*file];
-            file.seek(SeekFrom::Start(entry.offset))?;
-            let mut bytes = vec![0; entry.len];
-            file.read_exact(&mut bytes)?;
-            Ok(RawTensor {
-                name: name.clone(),
-                dtype: entry.dtype.to_string(),
-                shape: entry.shape.clone(),
-                bytes,
-            })
-        })
+        let names: Vec<String> = self
+            .names()
+            .filter(|name| keep(name))
+            .map(str::to_owned)
+            .collect();
+        names.into_iter().map(|name| self.raw(&name))
     }
 
     fn problem(&self, name: &str, shape: &[usize]) -> Option<Problem> {
