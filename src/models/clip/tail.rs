@@ -385,11 +385,11 @@ impl TrainedNorm {
 /// A parameter whose identity follows from its name, so that an optimizer's
 /// saved state finds it again in another process.
 fn param<const D: usize>(name: &str, value: Tensor<D>) -> Param<Tensor<D>> {
-    Param::initialized(id(name), value).set_require_grad(true)
+    Param::initialized(param_id(name), value).set_require_grad(true)
 }
 
-/// FNV-1a of the name.
-fn id(name: &str) -> ParamId {
+/// The identity of the parameter called `name` in a checkpoint: FNV-1a of it.
+pub(super) fn param_id(name: &str) -> ParamId {
     ParamId::from(name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     }))
@@ -448,7 +448,7 @@ fn named<M: Module, R>(
     }
     let names = folder::expected(config)
         .into_iter()
-        .map(|(name, _)| (id(&name), name));
+        .map(|(name, _)| (param_id(&name), name));
     let mut visitor = Visitor {
         names: names.collect(),
         read,
