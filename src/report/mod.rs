@@ -4,10 +4,13 @@
 mod answers;
 mod events;
 mod figure;
+pub mod graph_text;
 mod journal;
+mod layout;
 mod plain;
 mod progress;
 mod results;
+mod sketch;
 pub mod words;
 mod work;
 
