@@ -32,16 +32,27 @@ pub fn text(graph: &Graph) -> String {
         }
         round = here;
         let short = match here {
-            Some(name) => format!("  {}", block.title.trim_start_matches(name).trim_start_matches('.')),
+            Some(name) => format!(
+                "  {}",
+                block.title.trim_start_matches(name).trim_start_matches('.')
+            ),
             None => block.title.clone(),
         };
         let axes = axes(graph, block);
         let space = if axes.is_empty() { "" } else { " " };
-        lines.push([format!("{short}{space}{axes}"), block.kind.clone(), reads(graph, block)]);
+        lines.push([
+            format!("{short}{space}{axes}"),
+            block.kind.clone(),
+            reads(graph, block),
+        ]);
     }
     let width = |i: usize| lines.iter().map(|line| line[i].width()).max().unwrap_or(0);
     let widths = [width(0), width(1)];
-    let heading = graph.title.as_ref().map(|title| format!(": {title}")).unwrap_or_default();
+    let heading = graph
+        .title
+        .as_ref()
+        .map(|title| format!(": {title}"))
+        .unwrap_or_default();
     let mut out = format!("{}{}\n", graph.name, one_line(&heading));
     let _ = writeln!(
         out,
@@ -51,7 +62,10 @@ pub fn text(graph: &Graph) -> String {
     );
     for line in &lines {
         let [name, kind, reads] = line.each_ref().map(|cell| one_line(cell));
-        let (a, b) = (widths[0] - name.width().min(widths[0]), widths[1] - kind.width().min(widths[1]));
+        let (a, b) = (
+            widths[0] - name.width().min(widths[0]),
+            widths[1] - kind.width().min(widths[1]),
+        );
         let arrow = if reads.is_empty() { "" } else { "← " };
         let line = format!("{name}{:a$}  {kind}{:b$}  {arrow}{reads}", "", "");
         let _ = writeln!(out, "{}", line.trim_end());
@@ -102,7 +116,10 @@ fn reads(graph: &Graph, block: &Block) -> String {
                 Source::Node(id) => {
                     let other = graph.node(*id);
                     let short = match own {
-                        Some(own) => other.name.strip_prefix(own).and_then(|n| n.strip_prefix('.')),
+                        Some(own) => other
+                            .name
+                            .strip_prefix(own)
+                            .and_then(|n| n.strip_prefix('.')),
                         None => None,
                     };
                     let earlier = short.is_some() && other.at.get("round") != node.at.get("round");
@@ -154,7 +171,10 @@ pub fn mermaid(graph: &Graph) -> String {
         }
         for i in blocks {
             let block = &sketch.blocks[*i];
-            let times = block.times().map(|times| format!(" {times}")).unwrap_or_default();
+            let times = block
+                .times()
+                .map(|times| format!(" {times}"))
+                .unwrap_or_default();
             let _ = writeln!(
                 out,
                 "{indent}n{i}[\"{}{times}<br><small>{}</small>\"]",
@@ -185,11 +205,18 @@ pub fn dot(graph: &Graph) -> String {
     for (g, (round, blocks)) in by_round(&sketch).iter().enumerate() {
         let indent = if round.is_some() { "    " } else { "  " };
         if let Some(round) = round {
-            let _ = writeln!(out, "  subgraph cluster_{g} {{\n    label=\"{}\";", escape(&round_title(round)));
+            let _ = writeln!(
+                out,
+                "  subgraph cluster_{g} {{\n    label=\"{}\";",
+                escape(&round_title(round))
+            );
         }
         for i in blocks {
             let block = &sketch.blocks[*i];
-            let times = block.times().map(|times| format!(" {times}")).unwrap_or_default();
+            let times = block
+                .times()
+                .map(|times| format!(" {times}"))
+                .unwrap_or_default();
             let (title, kind) = (escape(&block.title), escape(&block.kind));
             let _ = writeln!(out, "{indent}n{i} [label=\"{title}{times}\\n{kind}\"];");
         }

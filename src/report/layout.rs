@@ -52,7 +52,12 @@ pub(super) fn layout(widths: &[f64], height: f64, edges: &BTreeSet<(usize, usize
     let mut links: BTreeSet<(Place, Place)> = BTreeSet::new();
     for (from, to) in edges {
         let mut at = Place::Box(*from);
-        for (passing, row) in rows.iter_mut().enumerate().take(layer[*to]).skip(layer[*from] + 1) {
+        for (passing, row) in rows
+            .iter_mut()
+            .enumerate()
+            .take(layer[*to])
+            .skip(layer[*from] + 1)
+        {
             let lane = Place::Lane(*from, passing);
             if !row.contains(&lane) {
                 row.push(lane);
@@ -88,10 +93,17 @@ pub(super) fn layout(widths: &[f64], height: f64, edges: &BTreeSet<(usize, usize
             });
         }
     }
-    let right = widths.iter().enumerate().map(|(i, w)| x[&Place::Box(i)] + w / 2.0);
-    let lanes = x.iter().filter(|(place, _)| matches!(place, Place::Lane(..)));
+    let right = widths
+        .iter()
+        .enumerate()
+        .map(|(i, w)| x[&Place::Box(i)] + w / 2.0);
+    let lanes = x
+        .iter()
+        .filter(|(place, _)| matches!(place, Place::Lane(..)));
     Layout {
-        width: right.chain(lanes.map(|(_, x)| x + LANE)).fold(0.0, f64::max),
+        width: right
+            .chain(lanes.map(|(_, x)| x + LANE))
+            .fold(0.0, f64::max),
         height: (depth as f64 * (height + DROP) - DROP).max(0.0),
         boxes: (0..widths.len())
             .map(|i| (x[&Place::Box(i)] - widths[i] / 2.0, top(layer[i])))
@@ -130,7 +142,11 @@ fn order(rows: &mut Vec<Vec<Place>>, links: &[(Place, Place)]) {
         let down = sweep % 2 == 0;
         let count = rows.len();
         for step in 1..count {
-            let (row, beside) = if down { (step, step - 1) } else { (count - 1 - step, count - step) };
+            let (row, beside) = if down {
+                (step, step - 1)
+            } else {
+                (count - 1 - step, count - step)
+            };
             let rank: BTreeMap<Place, usize> = rows[beside].iter().copied().zip(0..).collect();
             let mut weight: BTreeMap<Place, (f64, f64)> = BTreeMap::new();
             for (from, to) in links {
@@ -145,7 +161,10 @@ fn order(rows: &mut Vec<Vec<Place>>, links: &[(Place, Place)]) {
                 .enumerate()
                 .map(|(i, place)| {
                     // Without neighbours it stays where it is.
-                    (*place, weight.get(place).map_or(i as f64, |(sum, n)| sum / n))
+                    (
+                        *place,
+                        weight.get(place).map_or(i as f64, |(sum, n)| sum / n),
+                    )
                 })
                 .collect();
             rows[row].sort_by(|a, b| keys[a].total_cmp(&keys[b]));
@@ -164,7 +183,12 @@ fn crossings(rows: &[Vec<Place>], links: &[(Place, Place)]) -> usize {
     let at: BTreeMap<Place, (usize, usize)> = rows
         .iter()
         .enumerate()
-        .flat_map(|(row, places)| places.iter().enumerate().map(move |(i, place)| (*place, (row, i))))
+        .flat_map(|(row, places)| {
+            places
+                .iter()
+                .enumerate()
+                .map(move |(i, place)| (*place, (row, i)))
+        })
         .collect();
     let mut by_row: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
     for (from, to) in links {
@@ -177,7 +201,8 @@ fn crossings(rows: &[Vec<Place>], links: &[(Place, Place)]) -> usize {
             list.iter()
                 .enumerate()
                 .map(|(i, a)| {
-                    let crosses = |b: &&(usize, usize)| (a.0 < b.0 && a.1 > b.1) || (a.0 > b.0 && a.1 < b.1);
+                    let crosses =
+                        |b: &&(usize, usize)| (a.0 < b.0 && a.1 > b.1) || (a.0 > b.0 && a.1 < b.1);
                     list[i + 1..].iter().filter(crosses).count()
                 })
                 .sum::<usize>()
@@ -186,7 +211,11 @@ fn crossings(rows: &[Vec<Place>], links: &[(Place, Place)]) -> usize {
 }
 
 /// The middle of every place: as near to its neighbours' mean as its layer's order allows.
-fn positions(rows: &[Vec<Place>], links: &[(Place, Place)], widths: &[f64]) -> BTreeMap<Place, f64> {
+fn positions(
+    rows: &[Vec<Place>],
+    links: &[(Place, Place)],
+    widths: &[f64],
+) -> BTreeMap<Place, f64> {
     let width = |place: &Place| match place {
         Place::Box(i) => widths[*i],
         Place::Lane(..) => LANE,
@@ -216,23 +245,36 @@ fn positions(rows: &[Vec<Place>], links: &[(Place, Place)], widths: &[f64]) -> B
     }
     for sweep in 0..SWEEPS * 2 {
         for step in 0..rows.len() {
-            let row = if sweep % 2 == 0 { step } else { rows.len() - 1 - step };
+            let row = if sweep % 2 == 0 {
+                step
+            } else {
+                rows.len() - 1 - step
+            };
             let wanted: Vec<f64> = rows[row]
                 .iter()
                 .zip(&offsets[row])
                 .map(|(place, offset)| {
                     let near = near.get(place).map_or(&[][..], Vec::as_slice);
                     let sum: f64 = near.iter().map(|place| x[place]).sum();
-                    let mean = if near.is_empty() { x[place] } else { sum / near.len() as f64 };
+                    let mean = if near.is_empty() {
+                        x[place]
+                    } else {
+                        sum / near.len() as f64
+                    };
                     mean - offset
                 })
                 .collect();
-            for ((place, offset), slack) in rows[row].iter().zip(&offsets[row]).zip(isotonic(&wanted)) {
+            for ((place, offset), slack) in
+                rows[row].iter().zip(&offsets[row]).zip(isotonic(&wanted))
+            {
                 x.insert(*place, slack + offset);
             }
         }
     }
-    let left = x.iter().map(|(place, x)| x - width(place) / 2.0).fold(f64::INFINITY, f64::min);
+    let left = x
+        .iter()
+        .map(|(place, x)| x - width(place) / 2.0)
+        .fold(f64::INFINITY, f64::min);
     for x in x.values_mut() {
         *x -= left;
     }
@@ -252,7 +294,10 @@ fn isotonic(wanted: &[f64]) -> Vec<f64> {
             pools.push(((a * n as f64 + b * m as f64) / count as f64, count));
         }
     }
-    pools.iter().flat_map(|(value, count)| std::iter::repeat_n(*value, *count)).collect()
+    pools
+        .iter()
+        .flat_map(|(value, count)| std::iter::repeat_n(*value, *count))
+        .collect()
 }
 
 #[cfg(test)]

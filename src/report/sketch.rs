@@ -35,7 +35,10 @@ pub(super) fn dots(graph: &Graph) -> Vec<Dot> {
                 name: node.name.clone(),
                 kind: node.kind.name.to_owned(),
                 round: node.at.get("round").map(ToString::to_string),
-                needs: graph.dependencies[id.index()].iter().map(|n| n.index()).collect(),
+                needs: graph.dependencies[id.index()]
+                    .iter()
+                    .map(|n| n.index())
+                    .collect(),
             }
         })
         .collect()
@@ -146,7 +149,15 @@ mod tests {
     fn rounds_together_lead_back() {
         let sketch = Sketch::by(&dots(&refinement()), true);
         let titles: Vec<_> = sketch.blocks.iter().map(|b| b.title.as_str()).collect();
-        let names = ["images", "plain", "refine.propose", "refine.texts", "refine.select", "prompts", "eval"];
+        let names = [
+            "images",
+            "plain",
+            "refine.propose",
+            "refine.texts",
+            "refine.select",
+            "prompts",
+            "eval",
+        ];
         assert_eq!(titles, names);
         assert_eq!(sketch.back, BTreeSet::from([(4, 2), (4, 3)]));
         assert_eq!(sketch.blocks[2].times().unwrap(), "×3");
