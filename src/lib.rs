@@ -1,6 +1,7 @@
 //! A declarative job-graph runner for vision-language experiments.
 
 pub mod artifact;
+pub mod cmd;
 pub mod data;
 pub mod digest;
 pub mod node;
