@@ -11,7 +11,7 @@ pub(super) const DROP: f64 = 46.0;
 /// Width of an edge that passes a layer.
 const LANE: f64 = 6.0;
 /// Rounds of ordering and of placing.
-const SWEEPS: usize = 12;
+const SWEEPS: usize = 16;
 
 /// Where everything is.
 pub(super) struct Layout {
@@ -220,10 +220,17 @@ fn positions(
         Place::Box(i) => widths[*i],
         Place::Lane(..) => LANE,
     };
-    let mut near: BTreeMap<Place, Vec<Place>> = BTreeMap::new();
+    // The longer an edge, the straighter it should be.
+    let weight = |a: &Place, b: &Place| match (a, b) {
+        (Place::Lane(..), Place::Lane(..)) => 12.0,
+        (Place::Box(_), Place::Box(_)) => 1.0,
+        _ => 2.0,
+    };
+    let mut near: BTreeMap<Place, Vec<(Place, f64)>> = BTreeMap::new();
     for (from, to) in links {
-        near.entry(*from).or_default().push(*to);
-        near.entry(*to).or_default().push(*from);
+        let weight = weight(from, to);
+        near.entry(*from).or_default().push((*to, weight));
+        near.entry(*to).or_default().push((*from, weight));
     }
     // Offsets of a packed layer; positions minus offsets must not decrease.
     let offsets: Vec<Vec<f64>> = rows
@@ -250,18 +257,19 @@ fn positions(
             } else {
                 rows.len() - 1 - step
             };
-            let wanted: Vec<f64> = rows[row]
+            let wanted: Vec<(f64, f64)> = rows[row]
                 .iter()
                 .zip(&offsets[row])
                 .map(|(place, offset)| {
                     let near = near.get(place).map_or(&[][..], Vec::as_slice);
-                    let sum: f64 = near.iter().map(|place| x[place]).sum();
-                    let mean = if near.is_empty() {
-                        x[place]
+                    let total: f64 = near.iter().map(|(_, weight)| weight).sum();
+                    let sum: f64 = near.iter().map(|(place, weight)| x[place] * weight).sum();
+                    // A place without neighbours gives way to all others.
+                    if near.is_empty() {
+                        (x[place] - offset, 0.01)
                     } else {
-                        sum / near.len() as f64
-                    };
-                    mean - offset
+                        (sum / total - offset, total)
+                    }
                 })
                 .collect();
             for ((place, offset), slack) in
@@ -281,22 +289,22 @@ fn positions(
     x
 }
 
-/// The non-decreasing sequence nearest to `wanted` in least squares (pool adjacent violators).
-fn isotonic(wanted: &[f64]) -> Vec<f64> {
-    let mut pools: Vec<(f64, usize)> = Vec::new();
-    for value in wanted {
-        pools.push((*value, 1));
-        while let [.., (a, n), (b, m)] = pools[..]
+/// The non-decreasing sequence nearest to `wanted` (values and weights) in
+/// least squares, by pooling adjacent violators.
+fn isotonic(wanted: &[(f64, f64)]) -> Vec<f64> {
+    let mut pools: Vec<(f64, f64, usize)> = Vec::new();
+    for (value, weight) in wanted {
+        pools.push((*value, *weight, 1));
+        while let [.., (a, v, n), (b, w, m)] = pools[..]
             && a > b
         {
             pools.truncate(pools.len() - 2);
-            let count = n + m;
-            pools.push(((a * n as f64 + b * m as f64) / count as f64, count));
+            pools.push(((a * v + b * w) / (v + w), v + w, n + m));
         }
     }
     pools
         .iter()
-        .flat_map(|(value, count)| std::iter::repeat_n(*value, *count))
+        .flat_map(|(value, _, count)| std::iter::repeat_n(*value, *count))
         .collect()
 }
 
@@ -333,6 +341,7 @@ mod tests {
 
     #[test]
     fn least_squares_keeps_the_order() {
-        assert_eq!(isotonic(&[1.0, 3.0, 2.0, 5.0]), [1.0, 2.5, 2.5, 5.0]);
+        let wanted = [(1.0, 1.0), (3.0, 3.0), (2.0, 1.0), (5.0, 1.0)];
+        assert_eq!(isotonic(&wanted), [1.0, 2.75, 2.75, 5.0]);
     }
 }

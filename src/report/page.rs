@@ -155,7 +155,10 @@ impl Page {
             let params = node.params.as_object().into_iter().flatten();
             let inputs = node.inputs.iter().map(|(port, source)| PageInput {
                 port: (*port).to_owned(),
-                source: source_words(graph, source),
+                source: match source {
+                    Source::Model(model) => model.clone(),
+                    other => source_words(graph, other),
+                },
                 node: match source {
                     Source::Node(id) => Some(id.index()),
                     _ => None,

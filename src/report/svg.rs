@@ -293,6 +293,18 @@ mod tests {
     }
 
     #[test]
+    fn rounds_together_are_joined_by_dashed_edges() {
+        let sketch = Sketch::by(&dots(&refinement()), true);
+        let style = format!("<style>{STYLE}{SHAPES}</style>");
+        let svg = draw(&sketch, &|_| Look::default(), &style).unwrap();
+        assert_eq!(svg.matches("class=\"edge back\"").count(), 2);
+        assert!(svg.contains("eval ×4"));
+        if let Some(folder) = std::env::var_os("RUNNER_PAGES") {
+            std::fs::write(std::path::Path::new(&folder).join("grouped.svg"), svg).unwrap();
+        }
+    }
+
+    #[test]
     fn names_are_escaped() {
         let mut page = Page::of(&refinement());
         page.nodes[0].id = "<script>alert(1)</script>".into();

@@ -108,8 +108,14 @@ fn heat(page: &Page, classes: &[&str], all: &[(usize, &MetricsTable)]) -> Heat {
         cell(top1.percent, title)
     };
     let mean = |metrics: &MetricsTable| cell(metrics.mean_per_class, "mean of the classes".into());
-    // The longer side goes down: pages scroll that way.
-    let by_class = list.len() <= classes.len();
+    // Pages scroll down, so the side that would be wider goes there.
+    let width = |heads: &mut dyn Iterator<Item = &str>| {
+        heads
+            .map(|head| head.chars().count().max(6) + 2)
+            .sum::<usize>()
+    };
+    let nodes_wide = width(&mut list.iter().map(|(i, _)| page.nodes[*i].id.as_str()));
+    let by_class = nodes_wide <= 90.max(width(&mut classes.iter().copied()));
     let (corner, columns, rows) = if by_class {
         let mut rows = vec![HeatRow {
             head: plain("mean"),
@@ -312,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longer_side_of_a_heat_map_goes_down() {
+    fn the_wider_side_of_a_heat_map_goes_down() {
         let few = &heats(&evaluated(4))[0];
         assert_eq!(
             (few.corner, few.columns.len(), few.rows.len()),
