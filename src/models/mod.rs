@@ -1,3 +1,8 @@
 //! The models and what feeds them: text, pixels and tensors in and out.
 
+pub mod answer;
+pub mod chat;
+pub mod llm;
+pub mod sampling;
+pub mod tokenizer;
 pub mod weights;
