@@ -82,7 +82,7 @@ pub(super) fn page(kind: &KindInfo, width: usize) -> String {
             let file = kind.files.iter().find(|file| file.sets == param.name);
             let mut entry = param.entry();
             if let Some(file) = file {
-                entry.about += &format!(", or `{}`", file.field);
+                let _ = write!(entry.about, ", or `{}`", file.field);
             }
             entry
         })
@@ -209,7 +209,7 @@ fn port_entry(port: &Port) -> Entry {
 
 fn accept_words(accept: Accept) -> String {
     match accept {
-        Accept::Artifact(r#type) => format!("{} of a node", r#type),
+        Accept::Artifact(r#type) => format!("{type} of a node"),
         Accept::Split => "a split of a data set".to_owned(),
         Accept::Classes => "classes: a data set, a list of names, a node".to_owned(),
         Accept::Clip => "a CLIP model, or a node that outputs weights".to_owned(),
@@ -255,7 +255,7 @@ impl Param {
             // Unsigned integers have a minimum of 0 that nobody wrote.
             match self.schema.get(key) {
                 Some(bound) if bound.as_f64() != Some(0.0) || key != "minimum" => {
-                    about += &format!(", {word} {bound}");
+                    let _ = write!(about, ", {word} {bound}");
                 }
                 _ => {}
             }
@@ -263,7 +263,9 @@ impl Param {
         match self.schema.get("default") {
             Some(Value::Null) | None if self.required => about += "; required",
             Some(Value::Null) | None => about += "; optional",
-            Some(default) => about += &format!("; default {default}"),
+            Some(default) => {
+                let _ = write!(about, "; default {default}");
+            }
         }
         let doc = self.schema["description"].as_str().or_else(|| {
             let name = self.schema["$ref"].as_str()?.rsplit('/').next()?;

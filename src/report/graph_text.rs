@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{
-    sketch::{Block, Sketch, dots, source_words},
+    sketch::{Block, Round, Sketch, dots, source_words},
     words,
 };
 use crate::{
@@ -137,8 +137,8 @@ fn reads(graph: &Graph, block: &Block) -> String {
 }
 
 /// Blocks by round and number, in order; `None` for those outside rounds.
-fn by_round(sketch: &Sketch) -> Vec<(Option<(String, Option<String>)>, Vec<usize>)> {
-    let mut groups: Vec<(Option<(String, Option<String>)>, Vec<usize>)> = Vec::new();
+fn by_round(sketch: &Sketch) -> Vec<(Option<Round>, Vec<usize>)> {
+    let mut groups: Vec<(Option<Round>, Vec<usize>)> = Vec::new();
     for (i, block) in sketch.blocks.iter().enumerate() {
         match groups.iter_mut().find(|(round, _)| *round == block.round) {
             Some((_, list)) => list.push(i),
@@ -148,7 +148,7 @@ fn by_round(sketch: &Sketch) -> Vec<(Option<(String, Option<String>)>, Vec<usize
     groups
 }
 
-fn round_title((name, number): &(String, Option<String>)) -> String {
+fn round_title((name, number): &Round) -> String {
     match number {
         Some(number) => format!("{name}, round {number}"),
         None => format!("{name}, all rounds"),

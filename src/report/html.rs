@@ -23,7 +23,7 @@ const LONGEST: usize = 4_000;
 #[derive(Serialize)]
 struct Count {
     state: State,
-    count: usize,
+    nodes: usize,
     label: &'static str,
 }
 
@@ -62,10 +62,10 @@ pub fn html(page: &Page) -> Result<String> {
     .into_iter()
     .map(|(state, label)| Count {
         state,
-        count: page.count(state),
+        nodes: page.count(state),
         label,
     })
-    .filter(|count| count.count > 0)
+    .filter(|count| count.nodes > 0)
     .collect();
     let tables: Vec<_> = page
         .tables

@@ -44,6 +44,9 @@ pub(super) fn dots(graph: &Graph) -> Vec<Dot> {
         .collect()
 }
 
+/// A round's name and number; no number for all rounds together.
+pub(super) type Round = (String, Option<String>);
+
 /// A box: one instance, or all instances of a name.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
@@ -51,8 +54,8 @@ pub(super) struct Block {
     pub(super) title: String,
     /// Kind of its nodes.
     pub(super) kind: String,
-    /// The round's name and number (no number for all rounds together).
-    pub(super) round: Option<(String, Option<String>)>,
+    /// The round it is inside.
+    pub(super) round: Option<Round>,
     /// The instances behind it, by index.
     pub(super) nodes: Vec<usize>,
 }

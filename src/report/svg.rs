@@ -123,12 +123,16 @@ fn draw(sketch: &Sketch, look: &dyn Fn(&Block) -> Look, style: &str) -> Option<S
         })
         .collect();
     let layout = layout(&widths, HEIGHT, &sketch.edges);
-    // Room on the right for edges that lead back.
-    let bulge = if sketch.back.is_empty() { 0.0 } else { 60.0 };
-    let (width, height) = (
-        layout.width + 2.0 * MARGIN + bulge,
-        layout.height + 2.0 * MARGIN,
-    );
+    let back: Vec<_> = sketch
+        .back
+        .iter()
+        .map(|edge| back_edge(*edge, &layout, &widths))
+        .collect();
+    let right = back
+        .iter()
+        .map(|(_, right)| *right)
+        .fold(layout.width, f64::max);
+    let (width, height) = (right + 2.0 * MARGIN, layout.height + 2.0 * MARGIN);
     let mut out = format!(
         "<svg class=\"graph\" xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
          viewBox=\"{:.0} {:.0} {width:.0} {height:.0}\" role=\"group\" aria-label=\"Graph of the pipeline\">\n{style}\
@@ -136,7 +140,7 @@ fn draw(sketch: &Sketch, look: &dyn Fn(&Block) -> Look, style: &str) -> Option<S
          orient=\"auto\"><path class=\"tip\" d=\"M0 0.5L8 4L0 7.5z\"/></marker></defs>\n",
         -MARGIN, -MARGIN
     );
-    edges(&mut out, sketch, &layout, &widths);
+    edges(&mut out, &layout, &back);
     for (i, block) in sketch.blocks.iter().enumerate() {
         push_box(
             &mut out,
@@ -162,7 +166,7 @@ fn title(block: &Block) -> String {
     }
 }
 
-fn edges(out: &mut String, sketch: &Sketch, layout: &Layout, widths: &[f64]) {
+fn edges(out: &mut String, layout: &Layout, back: &[(String, f64)]) {
     for piece in &layout.pieces {
         let ((x1, y1), (x2, y2)) = (piece.from, piece.to);
         let tip = if piece.last {
@@ -178,20 +182,33 @@ fn edges(out: &mut String, sketch: &Sketch, layout: &Layout, widths: &[f64]) {
         };
         let _ = writeln!(out, "<path class=\"edge\" d=\"{path}\"{tip}/>");
     }
-    for (from, to) in &sketch.back {
-        let side = |i: usize| {
-            (
-                layout.boxes[i].0 + widths[i],
-                layout.boxes[i].1 + HEIGHT / 2.0,
-            )
-        };
-        let ((x1, y1), (x2, y2)) = (side(*from), side(*to));
-        let far = x1.max(x2) + 50.0;
+    for (path, _) in back {
         let _ = writeln!(
             out,
-            "<path class=\"edge back\" d=\"M{x1:.1} {y1:.1}C{far:.1} {y1:.1} {far:.1} {y2:.1} {x2:.1} {y2:.1}\" marker-end=\"url(#tip)\"/>"
+            "<path class=\"edge back\" d=\"{path}\" marker-end=\"url(#tip)\"/>"
         );
     }
+}
+
+/// The path of an edge that leads back up, right of all boxes between its
+/// ends, and how far to the right it goes.
+fn back_edge((from, to): (usize, usize), layout: &Layout, widths: &[f64]) -> (String, f64) {
+    let side = |i: usize| {
+        (
+            layout.boxes[i].0 + widths[i],
+            layout.boxes[i].1 + HEIGHT / 2.0,
+        )
+    };
+    let ((x1, y1), (x2, y2)) = (side(from), side(to));
+    let between = (0..widths.len())
+        .map(side)
+        .filter(|(_, y)| (y2..=y1).contains(y));
+    let reach = between.map(|(x, _)| x).fold(0.0, f64::max) + 16.0;
+    // A Bézier curve goes three quarters of the way to its control points.
+    let control = (reach - f64::midpoint(x1, x2) / 4.0) / 0.75;
+    let path =
+        format!("M{x1:.1} {y1:.1}C{control:.1} {y1:.1} {control:.1} {y2:.1} {x2:.1} {y2:.1}");
+    (path, reach)
 }
 
 fn push_box(

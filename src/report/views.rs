@@ -222,9 +222,12 @@ struct ChosenCell {
     kept: usize,
 }
 
+/// A node that chooses: its index, itself, and what it chose.
+type Choice<'a> = (usize, &'a PageNode, &'a Attributes);
+
 /// One table for every node that chooses, its rounds as columns.
 pub(super) fn chosen(page: &Page) -> Vec<Chosen> {
-    let mut groups: Vec<(String, Vec<(usize, &PageNode, &Attributes)>)> = Vec::new();
+    let mut groups: Vec<(String, Vec<Choice<'_>>)> = Vec::new();
     for (i, node) in page.nodes.iter().enumerate() {
         let Some(attributes) = &node.attributes else {
             continue;
