@@ -103,7 +103,7 @@ impl ClipTrunk {
     /// When the device fails.
     pub fn image_features(&self, images: &[Rgb8]) -> Result<Tensor<4>> {
         let images: Vec<&Rgb8> = images.iter().collect();
-        let parts = self.runner.map(&images, super::CPU_IMAGES, |images| {
+        let parts = self.runner.map(&images, self.runner.images(), |images| {
             Ok(self.image.forward(self.runner.pixels(images)?))
         })?;
         ensure!(!parts.is_empty(), "compute the features of no image");
@@ -385,18 +385,18 @@ impl TrainedNorm {
 /// A parameter whose identity follows from its name, so that an optimizer's
 /// saved state finds it again in another process.
 fn param<const D: usize>(name: &str, value: Tensor<D>) -> Param<Tensor<D>> {
-    Param::initialized(id(name), value).set_require_grad(true)
+    Param::initialized(param_id(name), value).set_require_grad(true)
 }
 
-/// FNV-1a of the name.
-fn id(name: &str) -> ParamId {
+/// The identity of the parameter `name`: FNV-1a of it.
+pub fn param_id(name: &str) -> ParamId {
     ParamId::from(name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     }))
 }
 
-/// Every parameter of an [`ImageTail`] or [`TextTail`] under its name in the
-/// checkpoint, in name order, in f32.
+/// Every parameter of an [`ImageTail`], a [`TextTail`] or a module of both, under
+/// its name in the checkpoint, in name order, in f32.
 ///
 /// # Errors
 /// When the device fails.
@@ -448,7 +448,7 @@ fn named<M: Module, R>(
     }
     let names = folder::expected(config)
         .into_iter()
-        .map(|(name, _)| (id(&name), name));
+        .map(|(name, _)| (param_id(&name), name));
     let mut visitor = Visitor {
         names: names.collect(),
         read,

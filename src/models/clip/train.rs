@@ -8,7 +8,7 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData, activation::log_softmax},
 };
 
-use super::tail::{ClipTrunk, ImageTail, Named, Split, TextTail, param_id};
+use super::tail::{ClipTrunk, ImageTail, Named, Split, TextTail, export, param_id};
 use crate::models::{
     adamw::{Adamw, Moments},
     image::Rgb8,
@@ -121,11 +121,9 @@ impl Trainer {
     /// # Errors
     /// When the device fails.
     pub fn state(&self) -> Result<TrainState> {
-        let mut tensors = self.tails.image.export(self.trunk.config())?;
-        tensors.extend(self.tails.text.export()?);
         Ok(TrainState {
             steps: self.adamw.steps(),
-            tensors,
+            tensors: export(&self.tails, self.trunk.config())?,
             moments: self.adamw.moments()?,
         })
     }
@@ -168,7 +166,7 @@ fn largest(row: &[f32]) -> usize {
 
 fn floats<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
     let data = tensor.clone().try_into_data()?;
-    data.to_vec::<f32>()
+    data.try_to_vec::<f32>()
         .map_err(|error| anyhow::anyhow!("{error:?}"))
         .context("failed to read numbers from the device")
 }
@@ -184,7 +182,7 @@ impl ModuleMapper for Put {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
         let tensor = match self.values.remove(&id) {
-            Some(data) if data.shape.to_vec() == tensor.dims().to_vec() => {
+            Some(data) if data.shape().as_slice() == tensor.dims() => {
                 Tensor::from_data(data, &self.device).autodiff().require_grad()
             }
             other => {
