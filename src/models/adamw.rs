@@ -105,7 +105,7 @@ impl Adamw {
 fn numbers(tensor: &Tensor<1>) -> Result<Vec<f32>> {
     tensor
         .to_data()
-        .to_vec::<f32>()
+        .try_to_vec::<f32>()
         .map_err(|error| anyhow::anyhow!("{error:?}"))
         .context("failed to read the optimizer's state")
 }

@@ -8,13 +8,16 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::ArtifactFiles;
 use crate::{
     artifact::LabelUse,
     digest::{Digest, FileMemo},
-    models::weights::Weights,
+    models::clip::{
+        config::Config,
+        folder::{Part, files as clip_files, open as open_clip},
+    },
 };
 
 /// What a model folder holds.
@@ -27,7 +30,7 @@ pub enum Family {
     Llm,
 }
 
-/// The weights file of an open_clip folder.
+/// The weights file of an open_clip folder that `finetune` writes.
 pub const CLIP_WEIGHTS: &str = "open_clip_model.safetensors";
 /// The configuration of an open_clip folder.
 pub const CLIP_CONFIG: &str = "open_clip_config.json";
@@ -97,7 +100,7 @@ impl ModelFolder {
 /// When the folder cannot be listed.
 pub fn files(folder: &Path, family: Family) -> Result<Vec<PathBuf>> {
     match family {
-        Family::Clip => Ok(vec![folder.join(CLIP_CONFIG), folder.join(CLIP_WEIGHTS)]),
+        Family::Clip => Ok(clip_files(folder)?.into()),
         Family::Llm => {
             let mut files: Vec<PathBuf> = fs_err::read_dir(folder)?
                 .filter_map(|entry| Some(entry.ok()?.path()))
@@ -119,50 +122,46 @@ const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "
 /// `image` and `text` hold the tensors of a tower with the part of the
 /// configuration that it reads, `scale` the logit scale.
 fn clip_parts(folder: &Path, memo: &FileMemo) -> Result<BTreeMap<&'static str, Digest>> {
-    let config: Value = read_json(&folder.join(CLIP_CONFIG))?;
-    let weights = folder.join(CLIP_WEIGHTS);
-    let tensors = clip_tensors(&weights, memo)?;
-    let model = &config["model_cfg"];
-    let with = |tensors: &Value, config: Value| {
-        Digest::of_json("runner clip part v1", &json!({"tensors": tensors, "config": config}))
-    };
-    let image = json!({
-        "embed_dim": model["embed_dim"], "vision": model["vision_cfg"],
-        "quick_gelu": model["quick_gelu"], "preprocess": config["preprocess_cfg"],
-    });
-    let text = json!({
-        "embed_dim": model["embed_dim"], "text": model["text_cfg"], "quick_gelu": model["quick_gelu"],
-    });
-    Ok(BTreeMap::from([
-        ("image", with(&tensors["image"], image)),
-        ("text", with(&tensors["text"], text)),
-        ("scale", with(&tensors["scale"], Value::Null)),
-    ]))
+    let config = Config::read(folder)?;
+    let tensors = clip_tensors(folder, memo)?;
+    Ok(CLIP_PARTS
+        .iter()
+        .map(|(name, part)| {
+            let all = json!({"tensors": tensors[*name], "config": part.settings(&config)});
+            (*name, Digest::of_json("runner clip part v1", &all))
+        })
+        .collect())
 }
 
-/// One digest for each tower's tensors: names, types, shapes and bytes.
-fn clip_tensors(weights: &Path, memo: &FileMemo) -> Result<Value> {
+const CLIP_PARTS: [(&str, Part); 3] = [
+    ("image", Part::Image),
+    ("text", Part::Text),
+    ("scale", Part::Scale),
+];
+
+/// One digest for each part's tensors: names, types, shapes and bytes.
+fn clip_tensors(folder: &Path, memo: &FileMemo) -> Result<Value> {
     const TAG: &str = "clip tensors v1";
-    if let Some(known) = memo.noted(weights, TAG)
+    let [_, path] = clip_files(folder)?;
+    if let Some(known) = memo.noted(&path, TAG)
         && let Ok(value) = serde_json::from_slice(&known)
     {
         return Ok(value);
     }
-    let mut file = Weights::open(weights)?;
-    let mut part = |keep: &dyn Fn(&str) -> bool| -> Result<Digest> {
+    let mut weights = open_clip(folder)?;
+    let mut digests = Map::new();
+    for (name, part) in CLIP_PARTS {
         let mut list = Vec::new();
-        for tensor in file.tensor_digest_source(keep) {
+        for tensor in weights.tensor_digest_source(|tensor| Part::of(tensor) == part) {
             let tensor = tensor?;
-            list.push(json!([tensor.name, tensor.dtype, tensor.shape, Digest::of(&tensor.bytes)]));
+            let digest = Digest::of(&tensor.bytes);
+            list.push(json!([tensor.name, tensor.dtype, tensor.shape, digest]));
         }
-        Ok(Digest::of_json("runner tensors v1", &list.into()))
-    };
-    let value = json!({
-        "image": part(&|name| name.starts_with("visual."))?,
-        "text": part(&|name| !name.starts_with("visual.") && name != "logit_scale")?,
-        "scale": part(&|name| name == "logit_scale")?,
-    });
-    memo.note(weights, TAG, value.to_string().as_bytes());
+        let digest = Digest::of_json("runner tensors v1", &list.into());
+        digests.insert(name.to_owned(), json!(digest));
+    }
+    let value = Value::Object(digests);
+    memo.note(&path, TAG, value.to_string().as_bytes());
     Ok(value)
 }
 
@@ -181,9 +180,4 @@ fn llm_parts(folder: &Path, memo: &FileMemo) -> Result<BTreeMap<&'static str, Di
         .into_iter()
         .map(|(part, files)| (part, Digest::of_json("runner llm part v1", &files.into())))
         .collect())
-}
-
-fn read_json(path: &Path) -> Result<Value> {
-    let bytes = fs_err::read(path)?;
-    serde_json::from_slice(&bytes).with_context(|| format!("failed to read `{}`", path.display()))
 }

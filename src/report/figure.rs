@@ -1,6 +1,8 @@
 //! One figure of a result table: which number a field names, how it is
 //! written, and what exists when it names none.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 use crate::{
@@ -258,7 +260,7 @@ impl Reading {
             cell.detail = format!("won {}, lost {}", paired.won, paired.lost);
             cell.more = vec![("won", paired.won as f64), ("lost", paired.lost as f64)];
             if let Some(p) = paired.p_value {
-                cell.detail += &format!(", {}", write_p(p));
+                let _ = write!(cell.detail, ", {}", write_p(p));
                 cell.more.push(("p", p));
             }
         }

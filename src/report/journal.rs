@@ -124,7 +124,7 @@ impl Journal {
                         (0, _) => {}
                         (1.., "hit") => parts.push(words::counted(*count, noun)),
                         (count, noun) => {
-                            parts.push(format!("{} {noun}", words::count(count as u64)))
+                            parts.push(format!("{} {noun}", words::count(count as u64)));
                         }
                     }
                 }
@@ -180,17 +180,19 @@ impl Journal {
     /// A line with its sort in the margin.
     pub(super) fn line(&self, sort: Sort, text: &str) -> String {
         let word = format!("{:>7}", sort.word());
-        let word = match self.color {
-            true => format!("\u{1b}[{}m{word}\u{1b}[0m", sort.color()),
-            false => word,
+        let word = if self.color {
+            format!("\u{1b}[{}m{word}\u{1b}[0m", sort.color())
+        } else {
+            word
         };
         format!("{word}  {text}").trim_end().to_owned()
     }
 
     fn dim(&self, text: &str) -> String {
-        match self.color {
-            true => format!("\u{1b}[2m{text}\u{1b}[0m"),
-            false => text.to_owned(),
+        if self.color {
+            format!("\u{1b}[2m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
         }
     }
 }

@@ -4,10 +4,17 @@
 mod answers;
 mod events;
 mod figure;
+pub mod graph_text;
+mod html;
 mod journal;
+mod layout;
+mod page;
 mod plain;
 mod progress;
 mod results;
+mod sketch;
+pub mod svg;
+mod views;
 pub mod words;
 mod work;
 
@@ -17,6 +24,8 @@ mod sample;
 pub use self::{
     answers::AnswersSummary,
     events::EventLog,
+    html::html,
+    page::{Page, PageInput, PageNode, Provenance, RunInfo, State},
     plain::Plain,
     progress::Progress,
     results::{Measured, Problem, build_tables, check_tables},

@@ -121,9 +121,10 @@ impl Running {
         };
         let full = (done * BAR as u64 / total.max(1)) as usize;
         let (full, rest) = ("━".repeat(full), "─".repeat(BAR - full));
-        let bar = match color {
-            true => format!("\u{1b}[32m{full}\u{1b}[0;2m{rest}\u{1b}[0m"),
-            false => full + &rest,
+        let bar = if color {
+            format!("\u{1b}[32m{full}\u{1b}[0;2m{rest}\u{1b}[0m")
+        } else {
+            full + &rest
         };
         let items = format!("{}/{}", words::count(done), words::count(total));
         format!("{name}  {bar}  {items}  {pace}")
@@ -314,7 +315,7 @@ mod tests {
             Ok(())
         }
         fn write_line(&self, text: &str) -> io::Result<()> {
-            self.0.lock().unwrap().push_str(&format!("{text}\n"));
+            self.0.lock().unwrap().extend([text, "\n"]);
             Ok(())
         }
         fn write_str(&self, text: &str) -> io::Result<()> {

@@ -3,7 +3,7 @@
 mod cells;
 mod problems;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use serde_json::Value;
 
@@ -171,8 +171,8 @@ impl Builder<'_> {
         };
         for (i, (axis, point)) in fixed.iter().enumerate() {
             table.name += if i == 0 { "@" } else { "," };
-            table.name += &format!("{axis}={point}");
-            table.title += &format!(", {axis} = {point}");
+            let _ = write!(table.name, "{axis}={point}");
+            let _ = write!(table.title, ", {axis} = {point}");
         }
         table.columns.push(Column::words(
             spec.rows.clone().unwrap_or_else(|| "value".into()),
@@ -305,7 +305,7 @@ impl Builder<'_> {
         };
         let (key, mut found) = spec.published.iter().find(|(key, _)| names(row, key))?;
         if let (Line::Point(_), Value::Object(map)) = (column, found) {
-            found = &map.iter().find(|(key, _)| names(column, key))?.1;
+            found = map.iter().find(|(key, _)| names(column, key))?.1;
         }
         // A bare number belongs to the first value.
         let number = match found {

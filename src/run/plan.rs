@@ -46,6 +46,9 @@ pub struct NodePlan {
     pub items: Option<(u64, u64)>,
     /// Why, in a sentence.
     pub why: String,
+    /// The space of its items, if it has any.
+    #[serde(skip)]
+    pub space: Option<Digest>,
     /// What its key is made of.
     #[serde(skip)]
     pub fingerprint: Option<Fingerprint>,
@@ -82,6 +85,7 @@ pub fn plan(
             key: None,
             items: None,
             why: String::new(),
+            space: None,
             fingerprint: None,
         };
         if !waits.is_empty() {
@@ -104,6 +108,11 @@ pub fn plan(
         };
         recipes[id.index()] = fingerprint.recipe;
         plan.key = Some(fingerprint.key);
+        let instance = graph.node(id);
+        plan.space = match instance.node.space(&inputs) {
+            Ok(Some(space)) => Some(item_space(instance.kind.name, &space)),
+            _ => None,
+        };
         if let Some(record) = store.lookup(&fingerprint.key)?
             && resolver.made(id, record.artifact).is_ok()
         {

@@ -277,3 +277,41 @@ fn walk_beneath(
 pub(super) fn is_folder(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
+
+/// Change time in nanoseconds since 1970.
+pub(super) fn ctime(stat: &Stat) -> i64 {
+    stat.st_ctime
+        .saturating_mul(1_000_000_000)
+        .saturating_add(stat.st_ctime_nsec as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn no_way_of_opening_follows_a_link_or_leaves_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, out) = (folder.path().join("root"), folder.path().join("out"));
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(root.join("a/b/file"), b"x").unwrap();
+        std::fs::write(out.join("file"), b"x").unwrap();
+        symlink(&out, root.join("a/link")).unwrap();
+        symlink("b/file", root.join("a/inner")).unwrap();
+        let dir = Dir::open(&root).unwrap();
+        let open = [open_beneath, walk_beneath];
+        for open in open {
+            let at = |path| open(&dir.0, path, READ, Mode::empty()).map(|_| ());
+            assert_eq!(at("a/b/file"), Ok(()));
+            assert_eq!(at("a/inner"), Err(Errno::LOOP));
+            assert!(at("a/link/file").is_err());
+            assert!(at("a/link").is_err());
+            assert_eq!(at("../out/file"), Err(Errno::XDEV));
+            assert_eq!(at("/etc/passwd"), Err(Errno::XDEV));
+            assert_eq!(at("a/b/none"), Err(Errno::NOENT));
+        }
+    }
+}

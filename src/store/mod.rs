@@ -15,14 +15,18 @@
 
 mod dir;
 mod error;
+mod gc;
 mod index;
 mod items;
+mod list;
 mod objects;
 mod pack;
+mod pins;
 mod publish;
 mod record;
 mod records;
 mod runs;
+mod verify;
 
 use std::{
     collections::HashSet,
@@ -39,10 +43,13 @@ use self::{
 };
 pub use self::{
     error::{Hint, StoreError},
+    gc::{GcPolicy, GcReport},
     index::Generation,
     items::Items,
+    list::{Count, Stats},
     record::{Output, Record},
     records::Committed,
+    verify::{Problem, VerifyReport},
 };
 use crate::digest::{Digest, FileMemo};
 
@@ -131,11 +138,8 @@ impl Store {
     /// As for [`open`](Self::open).
     pub fn open_with(root: &Path, options: Options) -> Result<Self, StoreError> {
         let failed = |error: io::Error| StoreError::io("open the cache", root, error);
-        if let Err(error) = std::fs::create_dir_all(root)
-            && !root.is_dir()
-        {
-            return Err(failed(error));
-        }
+        let new: Vec<_> = root.ancestors().take_while(|path| !path.exists()).collect();
+        std::fs::create_dir_all(root).map_err(failed)?;
         let full = std::fs::canonicalize(root).map_err(failed)?;
         let mut inner = Inner {
             dir: Dir::open(&full).map_err(failed)?,
@@ -147,6 +151,18 @@ impl Store {
             settled: Mutex::default(),
             warnings: Mutex::default(),
         };
+        if inner.durable {
+            for folder in new.iter().filter_map(|path| path.parent()) {
+                let folder = if folder == Path::new("") {
+                    Path::new(".")
+                } else {
+                    folder
+                };
+                Dir::open(folder)
+                    .and_then(|folder| folder.sync())
+                    .map_err(failed)?;
+            }
+        }
         let known = inner.check_format()?;
         if !known {
             let names = inner.dir.names().map_err(failed)?;

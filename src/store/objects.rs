@@ -148,6 +148,17 @@ impl Inner {
         }
     }
 
+    /// As [`has`](Self::has), and marks the object as used.
+    pub(super) fn touch(&self, object: &Reference) -> bool {
+        let there = self.has(object);
+        if there
+            && let Ok(Found::File(file, at)) = self.dir.look(&object_place(&object.digest).path())
+        {
+            freshen(&file, &at, FRESH);
+        }
+        there
+    }
+
     /// Whether the object is there and good; it is then on the disk, and marked as used.
     fn adopt(&self, place: &Place, digest: &Digest, size: u64) -> Result<bool, StoreError> {
         if self.read_only {
@@ -280,7 +291,7 @@ pub(super) fn hash(bytes: &[u8]) -> Digest {
     Digest::from_bytes(*hasher.finalize().as_bytes())
 }
 
-fn hash_file(file: &mut File) -> io::Result<Digest> {
+pub(super) fn hash_file(file: &mut File) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file)?;
     Ok(Digest::from_bytes(*hasher.finalize().as_bytes()))

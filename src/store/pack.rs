@@ -116,3 +116,71 @@ fn number(rest: &mut &[u8]) -> Option<u64> {
 fn digest(rest: &mut &[u8]) -> Option<Digest> {
     Some(Digest::from_bytes(rest.split_off(..32)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    /// Every value that can be read from a pack of these bytes.
+    fn read(bytes: &[u8]) -> Option<Vec<Option<Vec<u8>>>> {
+        let file = file(bytes);
+        let entries = entries(&file, bytes.len() as u64).unwrap()?;
+        Some(
+            entries
+                .iter()
+                .map(|entry| value(&file, entry).unwrap())
+                .collect(),
+        )
+    }
+
+    fn batch() -> Vec<(Digest, Vec<u8>)> {
+        let value = |i: u8| (Digest::of(&[i]), vec![i; usize::from(i)]);
+        (0..4).map(value).collect()
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_found() {
+        let good = encode(&batch());
+        let values = read(&good).unwrap();
+        assert!(values.iter().all(Option::is_some));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            if let Some(found) = read(&bad) {
+                let lost = found.iter().filter(|value| value.is_none()).count();
+                assert_eq!(lost, 1, "bit {bit}");
+                let right = |(value, good): (&Option<_>, _)| value.is_none() || value == good;
+                assert!(found.iter().zip(&values).all(right), "bit {bit}");
+            }
+        }
+        for length in 0..good.len() {
+            assert_eq!(read(&good[..length]), None, "length {length}");
+        }
+        assert_eq!(read(&[&good[..], b"x"].concat()), None);
+    }
+
+    #[test]
+    fn a_header_that_promises_too_much_costs_nothing() {
+        for count in [5, MOST, MOST + 1, u64::MAX / 80, u64::MAX] {
+            let mut bytes = encode(&batch());
+            bytes[16..24].copy_from_slice(&count.to_le_bytes());
+            assert_eq!(read(&bytes), None, "{count}");
+        }
+    }
+
+    #[test]
+    fn equal_batches_make_equal_packs_in_any_order() {
+        let mut other = batch();
+        other.reverse();
+        assert_eq!(encode(&batch()), encode(&other));
+        assert_ne!(encode(&batch()), encode(&batch()[1..]));
+    }
+}

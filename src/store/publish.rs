@@ -277,6 +277,9 @@ impl Inner {
         let path = place.path();
         let there = self.dir.file_id(&path);
         if there.is_none() || (id.is_some() && there != id) {
+            if id.is_none() {
+                self.warn(&path, reason);
+            }
             return Ok(());
         }
         self.warn(&path, reason);
@@ -382,4 +385,122 @@ pub(super) fn host() -> String {
 /// A number that no other process or thread draws at the same time.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one((process::id(), SystemTime::now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use super::*;
+    use crate::{
+        digest::FileMemo,
+        store::{Options, Store, dir::Found},
+    };
+
+    fn store(root: &std::path::Path) -> Store {
+        let options = Options {
+            durable: true,
+            memo: Arc::new(FileMemo::in_memory()),
+        };
+        Store::open_with(root, options).unwrap()
+    }
+
+    /// What an entry says of itself: `good` is good.
+    fn judge<'a>(inner: &'a Inner) -> impl Fn(&str) -> io::Result<Present<String>> + 'a {
+        move |path| {
+            Ok(match inner.dir.look(path)? {
+                Found::Absent => Present::Absent,
+                Found::Strange(what, id) => Present::Bad(what, id),
+                Found::File(file, identity) => match io::read_to_string(file)? {
+                    text if text.starts_with("good") => Present::Good(text),
+                    text => Present::Bad(text, Some(identity.file)),
+                },
+            })
+        }
+    }
+
+    #[test]
+    fn each_way_publishes_once_and_replaces_only_what_is_bad() {
+        for way in [Way::Link, Way::RenameNew, Way::Rename] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = store(folder.path());
+            let inner = &store.0;
+            let publish = |name: &str, text: &str| {
+                let tmp = inner.tmp_with(text.as_bytes()).unwrap();
+                let place = Place::new("objects/ab", name);
+                inner.publish_from(way, &place, tmp, &judge(inner)).unwrap()
+            };
+            assert_eq!(publish("one", "good 1"), None);
+            assert_eq!(publish("one", "good 2"), Some("good 1".to_owned()));
+            let at = |name: &str| folder.path().join("objects/ab").join(name);
+            assert_eq!(fs::read(at("one")).unwrap(), b"good 1");
+            fs::write(at("two"), "damaged").unwrap();
+            assert_eq!(publish("two", "good 3"), None);
+            assert_eq!(fs::read(at("two")).unwrap(), b"good 3");
+            fs::create_dir_all(at("three/below")).unwrap();
+            assert_eq!(publish("three", "good 4"), None);
+            assert_eq!(fs::read(at("three")).unwrap(), b"good 4");
+            let count = |name: &str| fs::read_dir(folder.path().join(name)).unwrap().count();
+            assert_eq!(count("tmp"), 0, "{way:?}");
+            assert_eq!(count("quarantine"), 2, "{way:?}");
+            assert_eq!(store.take_warnings().len(), 2);
+        }
+    }
+
+    #[test]
+    fn quarantine_leaves_alone_what_was_not_judged() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let place = Place::new("objects/ab", "name");
+        let path = folder.path().join("objects/ab/name");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "judged").unwrap();
+        let judged = store.0.dir.file_id("objects/ab/name");
+        fs::rename(&path, folder.path().join("index")).unwrap();
+        fs::write(&path, "good").unwrap();
+        store.0.quarantine(&place, judged, "bad").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"good");
+        assert_eq!(store.take_warnings(), []);
+    }
+
+    #[test]
+    fn unfinished_files_of_the_dead_are_swept_and_those_of_the_living_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let host = &store.0.host;
+        let at = |name: &str| folder.path().join("tmp").join(name);
+        let dead = i32::MAX;
+        let names = [
+            (format!("{host}-{dead}-00"), false),
+            (format!("{host}-{}-00", process::id()), true),
+            (format!("elsewhere-{dead}-00"), true),
+            ("elsewhere-1-01".to_owned(), false),
+            ("strange".to_owned(), true),
+        ];
+        for (name, _) in &names {
+            fs::write(at(name), "x").unwrap();
+        }
+        let old = SystemTime::now() - 2 * STALE;
+        let file = fs::File::open(at("elsewhere-1-01")).unwrap();
+        file.set_times(fs::FileTimes::new().set_modified(old))
+            .unwrap();
+        store.0.sweep().unwrap();
+        for (name, stays) in &names {
+            assert_eq!(at(name).exists(), *stays, "{name}");
+        }
+        let tmp = store.0.tmp().unwrap();
+        assert_eq!(
+            owner(&tmp.name),
+            Some((host.as_str(), process::id() as i32))
+        );
+    }
+
+    #[test]
+    fn a_path_is_taken_apart_where_its_folders_end() {
+        assert_eq!(
+            parts("a/bc/d").collect::<Vec<_>>(),
+            [(1, "a"), (4, "bc"), (6, "d")]
+        );
+        assert_eq!(parts("").count(), 0);
+    }
 }

@@ -63,16 +63,16 @@ pub(super) struct Written {
     pub(super) key: Digest,
     kind: String,
     artifact: Digest,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     recipe: Option<Digest>,
     pub(super) outputs: Vec<Output>,
     #[serde(default)]
     fingerprint: Value,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) fingerprint_object: Option<Reference>,
     #[serde(default)]
     provenance: Value,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) provenance_object: Option<Reference>,
 }
 
@@ -234,4 +234,131 @@ fn is_plain(name: &str) -> bool {
         && name
             .split('/')
             .all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            key: Digest::of(b"key"),
+            outputs: vec![Output {
+                name: "a/embeddings.safetensors".into(),
+                digest: Digest::of(b"bytes"),
+                size: 5,
+            }],
+            artifact: Digest::of(b"artifact"),
+            kind: "clip_encode".into(),
+            fingerprint: json!({"kind": "clip_encode", "params": {"x": 0.1}}),
+            recipe: None,
+            provenance: json!({"device": "cpu"}),
+        }
+    }
+
+    fn sealed(line: &str) -> Vec<u8> {
+        format!("{line}\n{}\n", hash_line(line)).into_bytes()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Record, Unreadable> {
+        let written = Written::decode(bytes, &Digest::of(b"key"), "local")?;
+        Ok(written.record(|_| None).unwrap())
+    }
+
+    /// Written by the first version. It must be read by every later one.
+    const GOLDEN: &str = include_str!("../../tests/fixtures/store/record-v1.txt");
+
+    #[test]
+    fn a_record_of_the_first_version_is_written_and_read_as_ever() {
+        let (written, values) = Written::of(&record(), "local");
+        assert_eq!(values, [""; 0]);
+        assert_eq!(
+            String::from_utf8(written.encode().unwrap()).unwrap(),
+            GOLDEN
+        );
+        assert_eq!(read(GOLDEN.as_bytes()).unwrap(), record());
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_found() {
+        let good = GOLDEN.as_bytes();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&bad).is_err_and(|bad| bad.damaged), "bit {bit}");
+        }
+        for length in 0..good.len() {
+            assert!(read(&good[..length]).is_err(), "length {length}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_and_signatures_are_ignored_but_another_version_is_not_read() {
+        let line = GOLDEN.lines().next().unwrap();
+        let more = line.replacen('{', r#"{"added_later":[1],"#, 1);
+        assert_eq!(read(&sealed(&more)).unwrap(), record());
+        let signed = format!("{GOLDEN}sig ana-1:AAAA\n");
+        assert_eq!(read(signed.as_bytes()).unwrap(), record());
+        let newer = line.replace(r#""v":1"#, r#""v":2"#);
+        let unreadable = read(&sealed(&newer)).unwrap_err();
+        assert_eq!(unreadable.reason, "it has version 2, and this is 1");
+        assert!(!unreadable.damaged);
+        // A later version may also have changed every other field.
+        assert!(!read(&sealed(r#"{"v":2}"#)).unwrap_err().damaged);
+    }
+
+    #[test]
+    fn hostile_records_are_not_read() {
+        let line = GOLDEN.lines().next().unwrap();
+        let name = "a/embeddings.safetensors";
+        let table = [
+            ("not JSON", "{".to_owned()),
+            ("deep", "[".repeat(10_000)),
+            ("empty", String::new()),
+            (
+                "another key",
+                line.replace(&Digest::of(b"key").to_string(), &"0".repeat(64)),
+            ),
+            ("another domain", line.replace("local", "ci")),
+            ("negative size", line.replace(r#""size":5"#, r#""size":-5"#)),
+            (
+                "twice the same field",
+                line.replacen('{', r#"{"kind":"x","#, 1),
+            ),
+            ("outside", line.replace(name, "../../etc/passwd")),
+            ("inside out", line.replace(name, "a/../../b")),
+            ("absolute", line.replace(name, "/etc/passwd")),
+            ("nameless", line.replace(name, "")),
+            ("NUL", line.replace(name, "a\\u0000b")),
+            ("back slash", line.replace(name, "a\\\\b")),
+            ("long name", line.replace(name, &"a".repeat(256))),
+            ("long", line.replace("cpu", &"c".repeat(LONGEST))),
+        ];
+        for (what, line) in table {
+            assert!(read(&sealed(&line)).is_err(), "{what}");
+        }
+        assert!(read(b"\xff\xfe\n\n").is_err());
+    }
+
+    #[test]
+    fn what_is_large_is_kept_beside_the_record() {
+        let mut large = record();
+        large.fingerprint = json!({"text": "x".repeat(100_000)});
+        let (written, values) = Written::of(&large, "local");
+        assert_eq!(values.len(), 1);
+        let bytes = written.encode().unwrap();
+        assert!(bytes.len() < 2_000);
+        let written = Written::decode(&bytes, &large.key, "local").unwrap();
+        assert_eq!(written.references().count(), 2);
+        let load = |object: &Reference| {
+            assert_eq!(object.digest, Digest::of(values[0].as_bytes()));
+            serde_json::from_str(&values[0]).ok()
+        };
+        assert_eq!(written.record(load).unwrap(), large);
+        large.outputs = vec![large.outputs[0].clone(); 600];
+        let reason = Written::of(&large, "local").0.encode().unwrap_err();
+        assert!(reason.contains("more than 65536"), "{reason}");
+    }
 }

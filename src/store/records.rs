@@ -82,7 +82,11 @@ impl Store {
             reason,
         };
         for output in &record.outputs {
-            if !self.has(&output.digest, output.size) {
+            let object = Reference {
+                digest: output.digest,
+                size: output.size,
+            };
+            if !self.0.touch(&object) {
                 return Err(StoreError::MissingObject {
                     key: record.key,
                     name: output.name.clone(),

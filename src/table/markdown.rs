@@ -38,9 +38,12 @@ impl Table {
             .columns
             .iter()
             .zip(&widths)
-            .map(|(column, width)| match column.right {
-                true => "-".repeat(width - 1) + ":",
-                false => "-".repeat(*width),
+            .map(|(column, width)| {
+                if column.right {
+                    "-".repeat(width - 1) + ":"
+                } else {
+                    "-".repeat(*width)
+                }
             })
             .collect();
         out += &line(&rules);

@@ -388,8 +388,8 @@ fn param<const D: usize>(name: &str, value: Tensor<D>) -> Param<Tensor<D>> {
     Param::initialized(param_id(name), value).set_require_grad(true)
 }
 
-/// The identity of the parameter `name`: FNV-1a of it.
-pub fn param_id(name: &str) -> ParamId {
+/// The identity of the parameter called `name` in a checkpoint: FNV-1a of it.
+pub(super) fn param_id(name: &str) -> ParamId {
     ParamId::from(name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     }))

@@ -182,7 +182,7 @@ impl ModuleMapper for Put {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, tensor, mapper) = param.consume();
         let tensor = match self.values.remove(&id) {
-            Some(data) if data.shape().as_slice() == tensor.dims() => {
+            Some(data) if data.shape().as_slice().to_vec() == tensor.dims().to_vec() => {
                 Tensor::from_data(data, &self.device).autodiff().require_grad()
             }
             other => {

@@ -39,8 +39,8 @@ impl Checkpoint {
         let bytes = |list: &[f32]| -> Vec<u8> { list.iter().flat_map(|x| x.to_le_bytes()).collect() };
         let mut parts: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
         for (name, data) in &self.state.tensors {
-            let values = data.to_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?;
-            parts.push((format!("weight/{name}"), data.shape.to_vec(), bytes(&values)));
+            let values = data.try_to_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?;
+            parts.push((format!("weight/{name}"), data.shape().as_slice().to_vec(), bytes(&values)));
         }
         for moments in &self.state.moments {
             let n = vec![moments.first.len()];

@@ -1,54 +1,58 @@
 //! From the figures behind one cell to the cell.
 
+use std::{collections::BTreeSet, fmt::Write as _};
+
 use super::super::figure::{Figure, Form, Reading, SELECTED, write};
 use crate::table::{Cell, Note};
 
 /// The sign of a mean over fewer points than asked.
 const PARTIAL: &str = "†";
 
-/// Which notes a table needs.
-#[derive(Default)]
-pub(super) struct Flags {
-    pub(super) interval: bool,
-    pub(super) deviation: bool,
-    pub(super) paired: bool,
-    pub(super) selected: bool,
-    pub(super) partial: bool,
+/// What a cell shows that a note has to explain.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Flag {
+    Selected,
+    Partial,
+    Interval,
+    Deviation,
+    Paired,
 }
 
+/// Which notes a table needs.
+#[derive(Default)]
+pub(super) struct Flags(BTreeSet<Flag>);
+
 impl Flags {
+    fn raise(&mut self, flag: Flag, when: bool) {
+        if when {
+            self.0.insert(flag);
+        }
+    }
+
     /// The notes; `mean_over` is the axis that means were taken over.
     pub(super) fn notes(&self, mean_over: Option<&str>) -> Vec<Note> {
-        let mut notes = Vec::new();
-        if self.selected {
-            notes.push(Note::marked(
+        let note = |flag: &Flag| match flag {
+            Flag::Selected => Note::marked(
                 SELECTED,
                 "selected on this split: labels of the scored images had a part in choosing the prompts.",
-            ));
-        }
-        if self.partial {
-            notes.push(Note::marked(
+            ),
+            Flag::Partial => Note::marked(
                 PARTIAL,
                 "mean over fewer points than asked: the other nodes failed or did not run.",
-            ));
-        }
-        if self.interval {
-            notes.push(Note::new("In brackets: the 95% Wilson interval."));
-        }
-        if self.deviation
-            && let Some(axis) = mean_over
-        {
-            notes.push(Note::new(format!(
-                "Mean over `{axis}` ± the sample's standard deviation."
-            )));
-        }
-        if self.paired {
-            notes.push(Note::new(
+            ),
+            Flag::Interval => Note::new("In brackets: the 95% Wilson interval."),
+            Flag::Deviation => {
+                let axis = mean_over.unwrap_or("all points");
+                Note::new(format!(
+                    "Mean over `{axis}` ± the sample's standard deviation."
+                ))
+            }
+            Flag::Paired => Note::new(
                 "Difference from the baseline in percentage points; won and lost: images that only this \
                  classifier, and only the baseline, got right; p: McNemar's exact test.",
-            ));
-        }
-        notes
+            ),
+        };
+        self.0.iter().map(note).collect()
     }
 }
 
@@ -70,18 +74,18 @@ pub(super) fn figure_cell(figures: &[Figure], mean: bool, flags: &mut Flags) -> 
         [] if figures.contains(&Figure::Failed) => Cell::failed(),
         [] => Cell::missing(),
         [first, ..] if !mean || figures.len() == 1 => {
-            flags.interval |= first.interval.is_some();
-            flags.paired |= first.paired.is_some();
+            flags.raise(Flag::Interval, first.interval.is_some());
+            flags.raise(Flag::Paired, first.paired.is_some());
             first.cell()
         }
         [first, ..] => {
             let cell = mean_cell(&readings, first, figures.len());
-            flags.deviation |= readings.len() > 1;
-            flags.partial |= readings.len() < figures.len();
+            flags.raise(Flag::Deviation, readings.len() > 1);
+            flags.raise(Flag::Partial, readings.len() < figures.len());
             cell
         }
     };
-    flags.selected |= cell.mark.contains(SELECTED);
+    flags.raise(Flag::Selected, cell.mark.contains(SELECTED));
     cell
 }
 
@@ -103,7 +107,7 @@ fn mean_cell(readings: &[&Reading], first: &Reading, asked: usize) -> Cell {
     }
     if readings.len() < asked {
         let comma = if cell.detail.is_empty() { "" } else { ", " };
-        cell.detail += &format!("{comma}{} of {asked}", readings.len());
+        let _ = write!(cell.detail, "{comma}{} of {asked}", readings.len());
     }
     let selected = readings.iter().any(|r| r.selected);
     cell.mark = match (selected, readings.len() < asked) {
