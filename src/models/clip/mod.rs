@@ -36,8 +36,10 @@ pub use self::{
     train::{Learned, TrainState, Trainer},
 };
 
-/// Images of one forward pass on the CPU; more would leave the caches.
-const CPU_IMAGES: usize = 8;
+/// Images of one forward pass on the CPU, and their pixels; more would leave
+/// the caches, fewer leave matrix products small.
+const CPU_IMAGES: usize = 32;
+const CPU_PIXELS: usize = 1 << 19;
 /// Texts of one forward pass on the CPU.
 const CPU_TEXTS: usize = 32;
 /// Images or texts of one forward pass elsewhere.
@@ -140,7 +142,7 @@ impl Clip {
             .as_ref()
             .context("encode images without the image tower")?;
         let images: Vec<&Rgb8> = images.iter().collect();
-        let rows = self.runner.map(&images, CPU_IMAGES, |images| {
+        let rows = self.runner.map(&images, self.runner.images(), |images| {
             rows(tower.forward(self.runner.pixels(images)?))
         })?;
         self.normalized(rows.concat(), "image")
@@ -223,6 +225,11 @@ impl Runner {
             device: device.clone(),
             workers: on_cpu.then(Workers::new).transpose()?,
         })
+    }
+
+    /// How many images make one forward pass on the CPU.
+    fn images(&self) -> usize {
+        (CPU_PIXELS / (self.size * self.size)).clamp(1, CPU_IMAGES)
     }
 
     /// Normalised pixels [n, 3, size, size].

@@ -103,7 +103,7 @@ impl ClipTrunk {
     /// When the device fails.
     pub fn image_features(&self, images: &[Rgb8]) -> Result<Tensor<4>> {
         let images: Vec<&Rgb8> = images.iter().collect();
-        let parts = self.runner.map(&images, super::CPU_IMAGES, |images| {
+        let parts = self.runner.map(&images, self.runner.images(), |images| {
             Ok(self.image.forward(self.runner.pixels(images)?))
         })?;
         ensure!(!parts.is_empty(), "compute the features of no image");
@@ -395,8 +395,8 @@ pub(super) fn param_id(name: &str) -> ParamId {
     }))
 }
 
-/// Every parameter of an [`ImageTail`] or [`TextTail`] under its name in the
-/// checkpoint, in name order, in f32.
+/// Every parameter of an [`ImageTail`], a [`TextTail`] or a module of both, under
+/// its name in the checkpoint, in name order, in f32.
 ///
 /// # Errors
 /// When the device fails.
