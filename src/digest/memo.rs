@@ -32,7 +32,7 @@ const CONTEXT: &str = "runner file memo v1";
 const OWN_DIGEST: &str = "";
 
 /// What tells one state of one file from every other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// The device and the inode.
     pub file: (u64, u64),

@@ -112,6 +112,21 @@ impl Store {
             Some(first) => Committed::Adopted(*first),
         })
     }
+
+    /// Commits a record in place of one of the same key, for a node that was
+    /// computed anew on purpose. A crash between the two steps leaves a miss.
+    ///
+    /// # Errors
+    /// As for [`commit`](Self::commit); the old record may be gone then.
+    pub fn replace(&self, record: &Record) -> Result<Committed, StoreError> {
+        let path = record_place(&record.key).path();
+        match self.0.dir.unlink(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.0.io("replace", &path, error))
+            }
+            _ => self.commit(record),
+        }
+    }
 }
 
 impl Inner {

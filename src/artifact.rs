@@ -1,0 +1,668 @@
+//! What flows along an edge of the graph, and its files: open formats with
+//! canonical bytes (no times, paths, devices or random order).
+
+use std::{collections::BTreeSet, fmt, path::PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::digest::{Digest, canonical};
+
+/// The type of an artifact: what an edge of the graph carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Type {
+    /// Embeddings of a split's images, with labels.
+    ImageEmbeddings,
+    /// Embeddings of texts, each belonging to a class.
+    TextEmbeddings,
+    /// Answers of an LLM, with the attributes parsed from them.
+    Answers,
+    /// Attributes chosen for each class, best or first chosen first.
+    Attributes,
+    /// What an evaluation measured.
+    Metrics,
+    /// A model folder that `[models]` can name.
+    Weights,
+    /// Bytes of the hidden kind `probe`.
+    Probe,
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ImageEmbeddings => "image embeddings",
+            Self::TextEmbeddings => "text embeddings",
+            Self::Answers => "answers",
+            Self::Attributes => "attributes",
+            Self::Metrics => "metrics",
+            Self::Weights => "model weights",
+            Self::Probe => "probe bytes",
+        })
+    }
+}
+
+/// One file of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Name inside the artifact, with `/` between folders.
+    pub name: String,
+    /// BLAKE3 of the bytes.
+    pub digest: Digest,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+/// Labels that had a part in an artifact: of which data, which split, which rows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LabelUse {
+    /// Digest of the labels that were read.
+    pub data: Digest,
+    /// Name of the split in its data set.
+    pub split: String,
+    /// `all`, or the subset that was read.
+    pub rows: String,
+}
+
+/// The list of an artifact's files; its digest is the artifact's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// What the artifact is.
+    pub r#type: Type,
+    /// Its files, ordered by name.
+    pub files: Vec<FileEntry>,
+    /// Labels that chose what is in it: the union of its own and its inputs'.
+    pub labels: BTreeSet<LabelUse>,
+}
+
+impl Manifest {
+    /// The manifest's canonical bytes, stored as an object of their own.
+    pub fn bytes(&self) -> Vec<u8> {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        canonical(&value).into_bytes()
+    }
+
+    /// The artifact's digest: that of [`Self::bytes`].
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.bytes())
+    }
+
+    /// The entry called `name`.
+    pub fn file(&self, name: &str) -> Option<&FileEntry> {
+        self.files.iter().find(|file| file.name == name)
+    }
+}
+
+/// Where a new file's bytes are.
+#[derive(Debug)]
+pub enum Content {
+    /// In memory.
+    Bytes(Vec<u8>),
+    /// In a file that may be copied (weights too large to hold).
+    File(PathBuf),
+}
+
+/// A finished node's artifact before it is stored.
+#[derive(Debug)]
+pub struct Output {
+    /// What it is.
+    pub r#type: Type,
+    /// Its files in any order; names are unique.
+    pub files: Vec<(String, Content)>,
+    /// Labels that this node itself read to choose something.
+    pub labels: Vec<LabelUse>,
+}
+
+/// A value with a fixed set of files.
+pub trait Artifact: Sized {
+    /// Its type on an edge.
+    fn kind(&self) -> Type;
+
+    /// Its files, in canonical bytes.
+    fn encode(&self) -> Result<Vec<(String, Vec<u8>)>>;
+
+    /// Reads it back; `read` gives a file's verified bytes by name.
+    fn decode(read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self>;
+
+    /// The value as a node's output without labels of its own.
+    fn output(&self) -> Result<Output> {
+        Ok(Output {
+            r#type: self.kind(),
+            files: self
+                .encode()?
+                .into_iter()
+                .map(|(name, bytes)| (name, Content::Bytes(bytes)))
+                .collect(),
+            labels: Vec::new(),
+        })
+    }
+}
+
+/// One row of [`Embeddings`]: a line of `items.jsonl`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// The encoded string, for texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The image's name in its split, for images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Name of the class the row belongs to (a text's class, an image's label).
+    pub class: String,
+    /// Index of that class.
+    pub class_index: usize,
+    /// Attributes in the text, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<String>,
+    /// The attribute on trial, when the text carries one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// Which of several templates made the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<usize>,
+}
+
+/// L2-normalised embeddings of images or texts.
+///
+/// Files: `embeddings.safetensors` (`embeddings` f32 `[n, d]`; `labels` i64
+/// `[n]` for images), `items.jsonl` (a [`Row`] a line), `classes.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embeddings {
+    /// Whether the rows are images of a split (else texts).
+    pub images: bool,
+    /// Row-major `[n, dim]`.
+    pub data: Vec<f32>,
+    /// Length of one row.
+    pub dim: usize,
+    /// What each row is.
+    pub rows: Vec<Row>,
+    /// Class names in index order.
+    pub classes: Vec<String>,
+    /// For images: which labels these are (data digest and split).
+    pub labels_of: Option<LabelUse>,
+}
+
+impl Embeddings {
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.dim..(i + 1) * self.dim]
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl Artifact for Embeddings {
+    fn kind(&self) -> Type {
+        if self.images {
+            Type::ImageEmbeddings
+        } else {
+            Type::TextEmbeddings
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let floats: Vec<u8> = self.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let labels: Vec<u8> = self
+            .rows
+            .iter()
+            .flat_map(|row| (row.class_index as i64).to_le_bytes())
+            .collect();
+        let shape = vec![self.rows.len(), self.dim];
+        let mut tensors = vec![(
+            "embeddings",
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &floats)?,
+        )];
+        if self.images {
+            let shape = vec![self.rows.len()];
+            tensors.push((
+                "labels",
+                safetensors::tensor::TensorView::new(safetensors::Dtype::I64, shape, &labels)?,
+            ));
+        }
+        let head = EmbeddingsHead {
+            classes: self.classes.clone(),
+            labels_of: self.labels_of.clone(),
+            images: self.images,
+        };
+        Ok(vec![
+            ("classes.json".into(), json_bytes(&head)?),
+            (
+                "embeddings.safetensors".into(),
+                safetensors::serialize(tensors, None)?,
+            ),
+            ("items.jsonl".into(), lines(&self.rows)?),
+        ])
+    }
+
+    fn decode(read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
+        let head: EmbeddingsHead = from_json("classes.json", &read("classes.json")?)?;
+        let bytes = read("embeddings.safetensors")?;
+        let tensors = safetensors::SafeTensors::deserialize(&bytes)
+            .context("failed to read `embeddings.safetensors`")?;
+        let tensor = tensors.tensor("embeddings")?;
+        ensure!(
+            tensor.dtype() == safetensors::Dtype::F32 && tensor.shape().len() == 2,
+            "`embeddings` is not a matrix of f32"
+        );
+        let rows: Vec<Row> = from_lines("items.jsonl", &read("items.jsonl")?)?;
+        ensure!(
+            rows.len() == tensor.shape()[0],
+            "`items.jsonl` has {} lines for {} embeddings",
+            rows.len(),
+            tensor.shape()[0]
+        );
+        Ok(Self {
+            images: head.images,
+            dim: tensor.shape()[1],
+            data: floats(tensor.data()),
+            rows,
+            classes: head.classes,
+            labels_of: head.labels_of,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct EmbeddingsHead {
+    classes: Vec<String>,
+    images: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    labels_of: Option<LabelUse>,
+}
+
+/// One answer of the LLM: a line of `answers.jsonl`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// Class that the prompt asks about.
+    pub class: String,
+    /// Its index.
+    pub class_index: usize,
+    /// Which of the class's answers (0, 1, …).
+    pub sample: usize,
+    /// Which try at this answer (0 = the first).
+    pub attempt: usize,
+    /// The rendered prompt, before the chat template.
+    pub prompt: String,
+    /// What the model wrote, untouched.
+    pub text: String,
+    /// The tokens it wrote, end of sequence left out.
+    pub token_ids: Vec<u32>,
+    /// Attributes parsed from the text; empty when it is not valid.
+    pub attributes: Vec<String>,
+    /// Whether the text gave attributes.
+    pub valid: bool,
+    /// Whether it had to be repaired first (a code fence, text around the object).
+    pub repaired: bool,
+    /// Why it is not valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// All answers of one `llm_generate`, every attempt included.
+///
+/// Files: `answers.jsonl`, `classes.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// Every attempt, ordered by class, sample and attempt.
+    pub answers: Vec<Answer>,
+    /// Class names in index order.
+    pub classes: Vec<String>,
+}
+
+impl Answers {
+    /// The candidates of class `index` in (answer, key) order; of equal
+    /// strings the first stays.
+    pub fn candidates(&self, index: usize) -> Vec<&str> {
+        let mut seen = BTreeSet::new();
+        self.answers
+            .iter()
+            .filter(|answer| answer.class_index == index && answer.valid)
+            .flat_map(|answer| &answer.attributes)
+            .map(String::as_str)
+            .filter(|attribute| seen.insert(*attribute))
+            .collect()
+    }
+}
+
+impl Artifact for Answers {
+    fn kind(&self) -> Type {
+        Type::Answers
+    }
+
+    fn encode(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(vec![
+            ("answers.jsonl".into(), lines(&self.answers)?),
+            ("classes.json".into(), json_bytes(&self.classes)?),
+        ])
+    }
+
+    fn decode(read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
+        Ok(Self {
+            answers: from_lines("answers.jsonl", &read("answers.jsonl")?)?,
+            classes: from_json("classes.json", &read("classes.json")?)?,
+        })
+    }
+}
+
+/// A candidate with its score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scored {
+    /// The attribute.
+    pub attribute: String,
+    /// Correct images (greedy selection) or cosine similarity (ranking).
+    pub score: f64,
+}
+
+/// What was chosen for one class.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassAttributes {
+    /// The class's name.
+    pub class: String,
+    /// Chosen attributes, in the order in which a prompt names them.
+    pub attributes: Vec<String>,
+    /// Everything that was weighed, in candidate order (selection) or best first (ranking).
+    #[serde(default)]
+    pub candidates: Vec<Scored>,
+    /// What the same score is without any candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<f64>,
+    /// Images that the score counts, for accuracies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<usize>,
+}
+
+/// Attributes for each class: the outcome of a selection or a ranking.
+///
+/// File: `attributes.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attributes {
+    /// One entry a class, in index order; empty means "nothing chosen yet".
+    pub classes: Vec<ClassAttributes>,
+}
+
+impl Attributes {
+    /// The attributes of the class called `name`.
+    pub fn of(&self, name: &str) -> &[String] {
+        self.classes
+            .iter()
+            .find(|entry| entry.class == name)
+            .map_or(&[], |entry| &entry.attributes)
+    }
+}
+
+impl Artifact for Attributes {
+    fn kind(&self) -> Type {
+        Type::Attributes
+    }
+
+    fn encode(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(vec![("attributes.json".into(), json_bytes(self)?)])
+    }
+
+    fn decode(read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
+        from_json("attributes.json", &read("attributes.json")?)
+    }
+}
+
+/// A share of images with its 95% Wilson interval, all in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Images that count.
+    pub correct: u64,
+    /// Images in all.
+    pub total: u64,
+    /// `100 · correct / total`.
+    pub percent: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+}
+
+/// Accuracy of one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassMetrics {
+    /// The class's name.
+    pub class: String,
+    /// Correct of this class's images, all classes competing.
+    pub top1: Share,
+}
+
+/// A paired comparison with a baseline on the same images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paired {
+    /// Difference of top-1 in percentage points.
+    pub difference: f64,
+    /// Images right here and wrong in the baseline.
+    pub won: u64,
+    /// Images wrong here and right in the baseline.
+    pub lost: u64,
+    /// McNemar's exact two-sided p-value; absent where labels of these images chose the prompts.
+    pub p_value: Option<f64>,
+}
+
+/// The numbers of `metrics.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsTable {
+    /// Top-1 accuracy.
+    pub top1: Share,
+    /// Top-5 accuracy; absent below six classes.
+    pub top5: Option<Share>,
+    /// Mean of the classes' accuracies, in percent.
+    pub mean_per_class: f64,
+    /// Accuracy of each class, in index order.
+    pub per_class: Vec<ClassMetrics>,
+    /// `confusion[label][prediction]`, counts.
+    pub confusion: Vec<Vec<u64>>,
+    /// Against the baseline, where one was given.
+    pub paired: Option<Paired>,
+    /// Whether labels of the scored images had a part in the classifier.
+    pub selected_on_this_split: bool,
+    /// What was learned on the way: a point an epoch, empty unless fine-tuned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<f64>,
+}
+
+/// The outcome of an evaluation.
+///
+/// Files: `metrics.json`, `predictions.safetensors` (`predictions`, `labels` i64 `[n]`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metrics {
+    /// The numbers.
+    pub table: MetricsTable,
+    /// Predicted class of each image.
+    pub predictions: Vec<i64>,
+    /// True class of each image.
+    pub labels: Vec<i64>,
+}
+
+impl Artifact for Metrics {
+    fn kind(&self) -> Type {
+        Type::Metrics
+    }
+
+    fn encode(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let bytes =
+            |list: &[i64]| -> Vec<u8> { list.iter().flat_map(|x| x.to_le_bytes()).collect() };
+        let (predictions, labels) = (bytes(&self.predictions), bytes(&self.labels));
+        let view = |data| {
+            safetensors::tensor::TensorView::new(
+                safetensors::Dtype::I64,
+                vec![self.predictions.len()],
+                data,
+            )
+        };
+        let tensors = vec![
+            ("labels", view(&labels)?),
+            ("predictions", view(&predictions)?),
+        ];
+        Ok(vec![
+            ("metrics.json".into(), json_bytes(&self.table)?),
+            (
+                "predictions.safetensors".into(),
+                safetensors::serialize(tensors, None)?,
+            ),
+        ])
+    }
+
+    fn decode(read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
+        let bytes = read("predictions.safetensors")?;
+        let tensors = safetensors::SafeTensors::deserialize(&bytes)
+            .context("failed to read `predictions.safetensors`")?;
+        let ints = |name: &str| -> Result<Vec<i64>> {
+            let tensor = tensors.tensor(name)?;
+            ensure!(
+                tensor.dtype() == safetensors::Dtype::I64,
+                "`{name}` is not i64"
+            );
+            Ok(tensor
+                .data()
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|b| i64::from_le_bytes(*b))
+                .collect())
+        };
+        let (predictions, labels) = (ints("predictions")?, ints("labels")?);
+        if predictions.len() != labels.len() {
+            bail!("`predictions` and `labels` differ in length");
+        }
+        Ok(Self {
+            table: from_json("metrics.json", &read("metrics.json")?)?,
+            predictions,
+            labels,
+        })
+    }
+}
+
+/// Little-endian f32 values of `bytes`.
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect()
+}
+
+/// Canonical, indented-by-nothing JSON with a final newline.
+pub fn json_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    Ok((canonical(&serde_json::to_value(value)?) + "\n").into_bytes())
+}
+
+fn lines<T: Serialize>(rows: &[T]) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for row in rows {
+        out.extend(json_bytes(row)?);
+    }
+    Ok(out)
+}
+
+fn from_json<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).with_context(|| format!("failed to read `{name}`"))
+}
+
+fn from_lines<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<Vec<T>> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| from_json(name, line))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip<A: Artifact + PartialEq + fmt::Debug>(value: &A) {
+        let files = value.encode().unwrap();
+        let read = |name: &str| {
+            let file = files.iter().find(|(n, _)| n == name);
+            Ok(file.context("no such file")?.1.clone())
+        };
+        assert_eq!(&A::decode(&read).unwrap(), value);
+        assert_eq!(value.encode().unwrap(), files, "bytes are canonical");
+    }
+
+    #[test]
+    fn every_artifact_survives_its_files() {
+        round_trip(&Embeddings {
+            images: false,
+            data: vec![1.0, 0.0, -0.6, 0.8],
+            dim: 2,
+            rows: vec![
+                Row {
+                    text: Some("a photo of a cat".into()),
+                    class: "cat".into(),
+                    attributes: vec!["soft fur".into()],
+                    candidate: Some("soft fur".into()),
+                    ..Row::default()
+                },
+                Row {
+                    class: "dog".into(),
+                    class_index: 1,
+                    ..Row::default()
+                },
+            ],
+            classes: vec!["cat".into(), "dog".into()],
+            labels_of: None,
+        });
+        round_trip(&Attributes {
+            classes: vec![ClassAttributes {
+                class: "cat".into(),
+                attributes: vec!["soft".into()],
+                candidates: vec![Scored {
+                    attribute: "soft".into(),
+                    score: 3.0,
+                }],
+                baseline: Some(2.0),
+                images: Some(10),
+            }],
+        });
+    }
+
+    #[test]
+    fn of_equal_candidates_the_first_stays() {
+        let answer = |sample, attributes: &[&str], valid| Answer {
+            class: "cat".into(),
+            class_index: 0,
+            sample,
+            attempt: 0,
+            prompt: String::new(),
+            text: String::new(),
+            token_ids: vec![],
+            attributes: attributes.iter().map(|a| (*a).to_owned()).collect(),
+            valid,
+            repaired: false,
+            reason: None,
+        };
+        let answers = Answers {
+            answers: vec![
+                answer(0, &["a", "b"], true),
+                answer(1, &["x"], false),
+                answer(2, &["b", "c"], true),
+            ],
+            classes: vec!["cat".into()],
+        };
+        assert_eq!(answers.candidates(0), ["a", "b", "c"]);
+        round_trip(&answers);
+    }
+}
