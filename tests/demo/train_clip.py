@@ -167,6 +167,7 @@ def save(model, tokenizer, seen, folder):
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in state.items()}
     save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    (folder / "open_clip_model.safetensors").chmod(0o644)
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
 
 
