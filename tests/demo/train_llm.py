@@ -260,7 +260,8 @@ def save(model, tokenizer, folder):
     def describe(config):
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         config["add_bos_token"], config["add_eos_token"] = True, False
-        config.pop("backend")
+        for key in ("backend", "is_local", "local_files_only"):
+            config.pop(key, None)
 
     edit(folder / "config.json", rename)
     edit(folder / "tokenizer_config.json", describe)
