@@ -11,6 +11,7 @@ import json
 import pathlib
 import platform
 import random
+import re
 
 import numpy as np
 import open_clip
@@ -34,8 +35,10 @@ LIMIT = 96
 
 
 def write(name, value):
-    """JSON with one line per innermost list or short object, so that differences stay readable."""
+    """JSON whose lists of numbers take one line each."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
+    text = re.sub(r"\[\s+(-?[\d.][^\[\]{}\"]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
+    assert json.loads(text) == value
     (HERE / name).write_text(text + "\n")
 
 
