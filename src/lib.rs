@@ -2,6 +2,7 @@
 
 pub mod artifact;
 pub mod data;
+pub mod diagnostic;
 pub mod digest;
 pub mod node;
 pub mod nodes;
