@@ -1,2 +1,7 @@
-//! The binary.
-fn main() {}
+//! The `runner` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    runner::cli::main()
+}

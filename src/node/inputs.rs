@@ -57,7 +57,7 @@ impl Input {
                 ("classes", split.classes().digest()),
             ]),
             Self::Classes(classes) => BTreeMap::from([("classes", classes.digest())]),
-            Self::Model(model) => model.parts()?,
+            Self::Model(model) => model.parts().clone(),
         })
     }
 
@@ -65,6 +65,7 @@ impl Input {
     pub fn labels(&self) -> Vec<LabelUse> {
         match self {
             Self::Artifact { manifest, .. } => manifest.labels.iter().cloned().collect(),
+            Self::Model(model) => model.labels.clone(),
             _ => Vec::new(),
         }
     }

@@ -3,6 +3,7 @@
 
 mod inputs;
 mod model;
+mod pool;
 
 use std::{any::Any, collections::BTreeSet, sync::Arc};
 
@@ -14,9 +15,11 @@ use toml::{Spanned, de::DeValue};
 
 pub use self::{
     inputs::{ArtifactFiles, Input, Inputs},
-    model::{Family, ModelFolder, Models},
+    model::{CLIP_CONFIG, CLIP_WEIGHTS, Family, ModelFolder, files},
+    pool::{Models, id},
 };
 use crate::artifact::{Output, Type};
+pub use crate::models::device::DeviceChoice;
 
 /// What a reference field takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,24 @@
 //! A model as a node sees it: a folder, what it is, and digests of its parts.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
-use crate::digest::Digest;
+use super::ArtifactFiles;
+use crate::{
+    artifact::LabelUse,
+    digest::{Digest, FileMemo},
+    models::clip::{
+        config::Config,
+        folder::{Part, files as clip_files, open as open_clip},
+    },
+};
 
 /// What a model folder holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +30,11 @@ pub enum Family {
     Llm,
 }
 
+/// The weights file of an open_clip folder that `finetune` writes.
+pub const CLIP_WEIGHTS: &str = "open_clip_model.safetensors";
+/// The configuration of an open_clip folder.
+pub const CLIP_CONFIG: &str = "open_clip_config.json";
+
 /// A model folder and how it is to be loaded.
 pub struct ModelFolder {
     /// Where it is.
@@ -25,16 +43,141 @@ pub struct ModelFolder {
     pub dtype: String,
     /// What it is.
     pub family: Family,
-    /// Digests of its parts.
-    pub digests: BTreeMap<&'static str, Digest>,
+    /// Labels that trained it in this pipeline; none for an entry of `[models]`.
+    pub labels: Vec<LabelUse>,
+    /// Keeps a folder made for a stored artifact until the last user is done.
+    pub keep: Option<Arc<dyn ArtifactFiles>>,
+    parts: BTreeMap<&'static str, Digest>,
 }
 
 impl ModelFolder {
+    /// Describes the folder at `path`: digests of its parts, computed alike for
+    /// folders of `[models]` and for stored weights. `memo` remembers those of
+    /// files that have not changed.
+    ///
+    /// # Errors
+    /// When a file that the loader reads is missing or malformed; the message names it.
+    pub fn open(path: PathBuf, family: Family, dtype: &str, memo: &FileMemo) -> Result<Self> {
+        let parts = match family {
+            Family::Clip => clip_parts(&path, memo)?,
+            Family::Llm => llm_parts(&path, memo)?,
+        };
+        Ok(Self {
+            path,
+            dtype: dtype.to_owned(),
+            family,
+            labels: Vec::new(),
+            keep: None,
+            parts,
+        })
+    }
+
     /// Digests of the parts that a result can depend on.
-    pub fn parts(&self) -> Result<BTreeMap<&'static str, Digest>> {
-        Ok(self.digests.clone())
+    pub const fn parts(&self) -> &BTreeMap<&'static str, Digest> {
+        &self.parts
+    }
+
+    /// Digest of the part called `name`.
+    ///
+    /// # Errors
+    /// When the family has no such part.
+    pub fn part(&self, name: &str) -> Result<Digest> {
+        match self.parts.get(name) {
+            Some(digest) => Ok(*digest),
+            None => bail!("`{}` has no part `{name}`", self.path.display()),
+        }
+    }
+
+    /// Digest of all parts: what `digest = "blake3:…"` pins.
+    pub fn digest(&self) -> Digest {
+        Digest::of_json("runner model v1", &json!(self.parts))
     }
 }
 
-/// Models loaded on one device, owned by one thread.
-pub struct Models {}
+/// The files that a model of `family` in `folder` is read from.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn files(folder: &Path, family: Family) -> Result<Vec<PathBuf>> {
+    match family {
+        Family::Clip => Ok(clip_files(folder)?.into()),
+        Family::Llm => {
+            let mut files: Vec<PathBuf> = fs_err::read_dir(folder)?
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|path| {
+                    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+                    path.extension().is_some_and(|e| e == "safetensors")
+                        || TOKENIZER_FILES.contains(&name)
+                        || ["config.json", "model.safetensors.index.json"].contains(&name)
+                })
+                .collect();
+            files.sort();
+            Ok(files)
+        }
+    }
+}
+
+const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/// `image` and `text` hold the tensors of a tower with the part of the
+/// configuration that it reads, `scale` the logit scale.
+fn clip_parts(folder: &Path, memo: &FileMemo) -> Result<BTreeMap<&'static str, Digest>> {
+    let config = Config::read(folder)?;
+    let tensors = clip_tensors(folder, memo)?;
+    Ok(CLIP_PARTS
+        .iter()
+        .map(|(name, part)| {
+            let all = json!({"tensors": tensors[*name], "config": part.settings(&config)});
+            (*name, Digest::of_json("runner clip part v1", &all))
+        })
+        .collect())
+}
+
+const CLIP_PARTS: [(&str, Part); 3] = [
+    ("image", Part::Image),
+    ("text", Part::Text),
+    ("scale", Part::Scale),
+];
+
+/// One digest for each part's tensors: names, types, shapes and bytes.
+fn clip_tensors(folder: &Path, memo: &FileMemo) -> Result<Value> {
+    const TAG: &str = "clip tensors v1";
+    let [_, path] = clip_files(folder)?;
+    if let Some(known) = memo.noted(&path, TAG)
+        && let Ok(value) = serde_json::from_slice(&known)
+    {
+        return Ok(value);
+    }
+    let mut weights = open_clip(folder)?;
+    let mut digests = Map::new();
+    for (name, part) in CLIP_PARTS {
+        let mut list = Vec::new();
+        for tensor in weights.tensor_digest_source(|tensor| Part::of(tensor) == part) {
+            let tensor = tensor?;
+            let digest = Digest::of(&tensor.bytes);
+            list.push(json!([tensor.name, tensor.dtype, tensor.shape, digest]));
+        }
+        let digest = Digest::of_json("runner tensors v1", &list.into());
+        digests.insert(name.to_owned(), json!(digest));
+    }
+    let value = Value::Object(digests);
+    memo.note(&path, TAG, value.to_string().as_bytes());
+    Ok(value)
+}
+
+/// `tokenizer` holds the tokenizer and chat template, `weights` all else.
+fn llm_parts(folder: &Path, memo: &FileMemo) -> Result<BTreeMap<&'static str, Digest>> {
+    let mut parts = BTreeMap::from([("tokenizer", Vec::new()), ("weights", Vec::new())]);
+    for path in files(folder, Family::Llm)? {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let part = if TOKENIZER_FILES.contains(&name) { "tokenizer" } else { "weights" };
+        let digest = memo
+            .digest_of(&path)
+            .with_context(|| format!("failed to read `{}`", path.display()))?;
+        parts.entry(part).or_default().push(json!([name, digest]));
+    }
+    Ok(parts
+        .into_iter()
+        .map(|(part, files)| (part, Digest::of_json("runner llm part v1", &files.into())))
+        .collect())
+}

@@ -1,5 +1,7 @@
 //! The list of kinds: a new one is a file here and a line below.
 
+mod template;
+
 use crate::node::KindInfo;
 
 macro_rules! kinds {
@@ -11,6 +13,9 @@ macro_rules! kinds {
 }
 
 kinds! {
+    clip_encode::ClipEncode,
+    finetune::Finetune,
+    llm_generate::LlmGenerate,
     probe::Probe,
 }
 

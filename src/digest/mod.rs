@@ -2,6 +2,9 @@
 
 use std::{fmt, io, path::Path, str::FromStr};
 
+mod memo;
+
+pub use memo::{FileMemo, Identity};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 

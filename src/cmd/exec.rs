@@ -1,0 +1,331 @@
+//! `runner exec`: run what changed and print the result tables.
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Exit, NODE_FAILED, PipelineArgs, STOPPED, load, nodes_called, open_store, page, print,
+    print_json, with_upstream,
+};
+use crate::{
+    cli::Global,
+    digest::FileMemo,
+    models::device,
+    node::DeviceChoice,
+    pipeline::Graph,
+    report::{EventLog, Plain, Progress, Sink},
+    run::{self, Event, Outcome, RunEntry, RunNode, Settings, State, UpToDate, index_name},
+    store::Store,
+};
+
+/// Arguments of `exec`.
+#[derive(Args, Debug)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Where models run: auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Run only these nodes; what they need must be in the store.
+    #[arg(long, value_name = "NODE", conflicts_with = "until")]
+    only: Vec<String>,
+    /// Run these nodes and what they need, nothing else.
+    #[arg(long, value_name = "NODE")]
+    until: Vec<String>,
+    /// Run these nodes even if the store has their results.
+    #[arg(long, value_name = "NODE")]
+    force: Vec<String>,
+    /// Write every event as a line of JSON.
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+    /// Print the tables as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Say only what went wrong.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Set by the first interrupt; the second one ends the process.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Loads, opens the store, runs, prints.
+pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
+    let began = SystemTime::now();
+    let store = open_store(global, Some(&args.pipeline.file))?;
+    let index = index_name(&args.pipeline.file, &what_matters(args));
+    if args.force.is_empty()
+        && args.events.is_none()
+        && let Some(done) = UpToDate::load(&store, &index)
+    {
+        return nothing_to_do(args, &done);
+    }
+    let graph = load(&args.pipeline)?;
+    let memo = FileMemo::open_default();
+    let settings = settings(args, &graph)?;
+    check_only(args, &graph, &store, &memo)?;
+    let outcome = watch(args, global, &graph, &store, &memo, &settings)?;
+    let _ = memo.save();
+    let seconds = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let entry = entry(args, &graph, &outcome, &settings, seconds);
+    if worth_a_line(&outcome) {
+        store.save_run(&settings.run, &serde_json::to_value(&entry)?)?;
+    }
+    let page = page::of_run(&graph, &store, &outcome, &entry, &settings.run)?;
+    let written = page::write(&page, &store, &graph)?;
+    if args.json {
+        print_json(&written.json)?;
+    } else {
+        print(&written.text)?;
+    }
+    tell(args, &format!("report: {}", written.report.display()));
+    let (_, _, failed, blocked) = outcome.counts();
+    if outcome.stopped {
+        tell(args, &resume(&outcome));
+        return Ok(ExitCode::from(STOPPED));
+    }
+    if failed > 0 {
+        return Ok(ExitCode::from(NODE_FAILED));
+    }
+    if blocked == 0 && args.only.is_empty() {
+        let mut files = graph.files.clone();
+        files.extend(page::leaf_files(&graph)?);
+        files.push(written.report.clone());
+        let nodes = outcome.nodes.iter().filter(|node| node.state == State::Done).count();
+        let printed = (written.text, written.json);
+        UpToDate::save(&store, &index, began, files, nodes, printed, Some(written.report));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What on the command line changes what is computed or printed.
+fn what_matters(args: &ExecArgs) -> Value {
+    json!({
+        "set": args.pipeline.set, "profile": args.pipeline.profile,
+        "until": args.until, "only": args.only, "cwd": std::env::current_dir().ok(),
+    })
+}
+
+fn nothing_to_do(args: &ExecArgs, done: &UpToDate) -> Result<ExitCode> {
+    if args.json {
+        print_json(&done.json)?;
+    } else {
+        print(&done.printed)?;
+    }
+    let plural = if done.nodes == 1 { "" } else { "s" };
+    tell(args, &format!("{} node{plural}: all up to date, nothing to run", done.nodes));
+    if let Some(report) = &done.report {
+        tell(args, &format!("report: {}", report.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn settings(args: &ExecArgs, graph: &Graph) -> Result<Settings> {
+    let device = match args.device.as_str() {
+        "auto" => {
+            let (device, line) = device::auto();
+            if let Some(line) = line {
+                tell(args, &line);
+            }
+            device
+        }
+        name => name
+            .parse::<DeviceChoice>()
+            .map_err(|error| Exit::usage(error.to_string().replace("use cpu", "use auto, cpu")))?,
+    };
+    device::open(&device)?;
+    let wanted = match (args.only.as_slice(), args.until.as_slice()) {
+        ([], []) => None,
+        ([], until) => Some(with_upstream(graph, &nodes_called(graph, until)?)),
+        (only, _) => Some(with_upstream(graph, &nodes_called(graph, only)?)),
+    };
+    Ok(Settings {
+        run: run_id(),
+        device,
+        wanted,
+        force: nodes_called(graph, &args.force)?,
+        provenance: provenance(),
+        stop: &STOP,
+    })
+}
+
+/// `--only` runs nothing but the named nodes: what they need must be there.
+fn check_only(args: &ExecArgs, graph: &Graph, store: &Store, memo: &FileMemo) -> Result<()> {
+    if args.only.is_empty() {
+        return Ok(());
+    }
+    let only = nodes_called(graph, &args.only)?;
+    let upstream = with_upstream(graph, &only);
+    let missing: Vec<String> = run::plan(graph, store, memo, Some(&upstream))?
+        .into_iter()
+        .filter(|(id, plan)| !only.contains(id) && plan.verdict != run::Verdict::Hit)
+        .map(|(_, plan)| format!("`{}`", plan.node))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Exit::usage(format!(
+        "--only needs the results of {}, which the store does not have\nhint: use --until to run them too",
+        missing.join(", ")
+    )))
+}
+
+/// Runs with everybody who wants to hear of it.
+fn watch(
+    args: &ExecArgs,
+    global: &Global,
+    graph: &Graph,
+    store: &Store,
+    memo: &FileMemo,
+    settings: &Settings,
+) -> Result<Outcome> {
+    let mut sinks: Vec<Box<dyn Sink + Send>> = Vec::new();
+    if args.quiet {
+        sinks.push(Box::new(Quiet));
+    } else if std::io::stderr().is_terminal() {
+        sinks.push(Box::new(Progress::new(global.color.stderr())));
+    } else {
+        sinks.push(Box::new(Plain::new(std::io::stderr())));
+    }
+    let mut log = match &args.events {
+        Some(path) => {
+            let file = fs_err::File::create(path).context("failed to open the file for events")?;
+            Some(EventLog::new(std::io::BufWriter::new(file)))
+        }
+        None => None,
+    };
+    catch_interrupts()?;
+    silence_panics();
+    let outcome = run::run(graph, store, memo, settings, &mut |event: Event| {
+        sinks.event(&event, graph);
+        if let Some(log) = &mut log {
+            log.event(&event, graph);
+        }
+    })?;
+    if let Some(log) = log {
+        log.finish().context("failed to write the file of events")?;
+    }
+    Ok(outcome)
+}
+
+/// What `--quiet` leaves: failures.
+struct Quiet;
+
+impl Sink for Quiet {
+    #[expect(clippy::print_stderr, reason = "failures go to stderr")]
+    fn event(&mut self, event: &Event, graph: &Graph) {
+        if let Event::Failed { node, message } = event {
+            eprintln!("error: `{}` failed: {message}", graph.node(*node).id);
+        }
+    }
+}
+
+/// The first interrupt asks the run to stop; the second ends the process.
+fn catch_interrupts() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(STOPPED));
+        }
+    })
+    .context("failed to catch interrupts")
+}
+
+/// A panic in a worker becomes a failed node; its text is in that error.
+fn silence_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        if name.starts_with("runner ") {
+            tracing::debug!("{info}");
+        } else {
+            before(info);
+        }
+    }));
+}
+
+/// What is remembered of the run.
+fn entry(args: &ExecArgs, graph: &Graph, outcome: &Outcome, settings: &Settings, started: u64) -> RunEntry {
+    let nodes: BTreeMap<String, RunNode> = graph
+        .ids()
+        .zip(&outcome.nodes)
+        .filter(|(_, node)| node.state != State::Unwanted)
+        .map(|(id, node)| (graph.node(id).id.clone(), run_node(node)))
+        .collect();
+    RunEntry {
+        pipeline: graph.name.clone(),
+        file: args.pipeline.file.display().to_string(),
+        started,
+        seconds: outcome.took.as_secs_f64(),
+        command: std::env::args().collect(),
+        provenance: settings.provenance.clone(),
+        stopped: outcome.stopped,
+        nodes,
+    }
+}
+
+fn run_node(node: &run::NodeOutcome) -> RunNode {
+    let state = match (node.state, node.hit) {
+        (State::Done, true) => "hit",
+        (State::Done, false) => "ran",
+        (State::Failed, _) => "failed",
+        _ => "blocked",
+    };
+    RunNode {
+        state: state.to_owned(),
+        key: node.key,
+        seconds: node.took.as_secs_f64(),
+        items: node.items,
+        why: node.error.clone().unwrap_or_else(|| node.why.clone()),
+    }
+}
+
+/// A run that found everything adds nothing to the history.
+fn worth_a_line(outcome: &Outcome) -> bool {
+    outcome.nodes.iter().any(|node| !node.hit && node.state != State::Unwanted)
+}
+
+fn resume(outcome: &Outcome) -> String {
+    let (hits, ran, _, blocked) = outcome.counts();
+    let command: Vec<String> = std::env::args().collect();
+    format!(
+        "stopped: {} nodes are done and kept, {blocked} are left; every finished batch is kept too\nhint: to resume, run the same again: {}",
+        hits + ran,
+        command.join(" ")
+    )
+}
+
+/// A name that sorts by time: `20261123-140501-1a2b`.
+fn run_id() -> String {
+    let now = jiff::Timestamp::now();
+    let salt = std::process::id() ^ now.subsec_nanosecond().unsigned_abs();
+    format!("{}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), salt & 0xffff)
+}
+
+/// Who computes, where and with what: noted in every record, never in a key.
+fn provenance() -> Value {
+    json!({
+        "program": format!("runner {}", env!("CARGO_PKG_VERSION")),
+        "burn": "0.22.1",
+        "host": rustix::system::uname().nodename().to_string_lossy(),
+        "user": std::env::var("USER").ok(),
+        "system": format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+/// Says something on stderr, unless only errors are wanted.
+#[expect(clippy::print_stderr, reason = "this is the command's own voice")]
+fn tell(args: &ExecArgs, text: &str) {
+    if !args.quiet {
+        eprintln!("{text}");
+    }
+}

@@ -1,0 +1,185 @@
+//! What `exec` and `report` write: tables in every format and the HTML page,
+//! filled from records.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::{
+    artifact::{Answers, Artifact, Attributes, Manifest, Metrics, Type},
+    data,
+    node,
+    pipeline::{Graph, NodeId},
+    report::{AnswersSummary, Measured, Page, Provenance, RunInfo, State as PageState, build_tables, html},
+    run::{Outcome, RunEntry, State, read_file},
+    store::Store,
+    table::Table,
+};
+
+/// What is known of one node.
+pub(super) struct Known {
+    pub(super) state: Option<PageState>,
+    pub(super) manifest: Option<std::sync::Arc<Manifest>>,
+    pub(super) key: Option<crate::digest::Digest>,
+    pub(super) artifact: Option<crate::digest::Digest>,
+    pub(super) took: Option<f64>,
+    pub(super) items: Option<(u64, u64)>,
+    pub(super) why: String,
+    pub(super) message: Option<String>,
+}
+
+/// What was written.
+pub(super) struct Written {
+    /// The tables as text.
+    pub(super) text: String,
+    /// The tables as JSON.
+    pub(super) json: Value,
+    /// The HTML page.
+    pub(super) report: PathBuf,
+}
+
+/// The page of a finished run.
+pub(super) fn of_run(graph: &Graph, store: &Store, outcome: &Outcome, entry: &RunEntry, run: &str) -> Result<Page> {
+    let known: Vec<Known> = outcome
+        .nodes
+        .iter()
+        .map(|node| Known {
+            state: match (node.state, node.hit) {
+                (State::Done, true) => Some(PageState::Hit),
+                (State::Done, false) => Some(PageState::Ran),
+                (State::Failed, _) => Some(PageState::Failed),
+                (State::Blocked, _) => Some(PageState::Blocked),
+                _ => None,
+            },
+            manifest: node.manifest.clone(),
+            key: node.key,
+            artifact: node.artifact,
+            took: (!node.hit && node.state == State::Done).then_some(node.took.as_secs_f64()),
+            items: (node.items != (0, 0)).then_some(node.items),
+            why: node.why.clone(),
+            message: node.error.clone(),
+        })
+        .collect();
+    let info = RunInfo {
+        id: run.to_owned(),
+        started: when(entry.started),
+        took: Some(entry.seconds),
+        device: String::new(),
+        machine: words(&entry.provenance["host"]),
+        version: words(&entry.provenance["program"]),
+        command: entry.command.join(" "),
+        warnings: Vec::new(),
+    };
+    of_known(graph, store, &known, info)
+}
+
+/// The page of what is known.
+pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunInfo) -> Result<Page> {
+    let mut page = Page::of(graph);
+    page.run = run;
+    for (node, known) in page.nodes.iter_mut().zip(known) {
+        node.state = known.state;
+        node.took = known.took;
+        node.items = known.items;
+        node.why = (!known.why.is_empty()).then(|| known.why.clone());
+        node.message.clone_from(&known.message);
+        node.key = known.key.map(|key| key.to_string());
+        node.artifact = known.artifact.map(|artifact| artifact.to_string());
+        if let Some(record) = known.key.and_then(|key| store.lookup(&key).ok()?) {
+            let by = &record.provenance;
+            node.provenance = Some(Provenance {
+                computed: by["started"].as_u64().map(when).unwrap_or_default(),
+                took: by["seconds"].as_f64(),
+                machine: words(&by["host"]),
+                device: words(&by["device"]),
+                version: words(&by["program"]),
+                store: "local".to_owned(),
+            });
+        }
+        let Some(manifest) = &known.manifest else {
+            continue;
+        };
+        node.files.clone_from(&manifest.files);
+        let read = |name: &str| read_file(store, manifest, name);
+        // What cannot be read is left out: the next run computes it again.
+        match manifest.r#type {
+            Type::Metrics => node.metrics = Metrics::decode(&read).ok().map(|metrics| metrics.table),
+            Type::Attributes => node.attributes = Attributes::decode(&read).ok(),
+            Type::Answers => node.answers = Answers::decode(&read).ok().map(|answers| AnswersSummary::of(&answers)),
+            _ => {}
+        }
+    }
+    let measured = |id: NodeId| {
+        let node = &page.nodes[id.index()];
+        match (&node.metrics, &node.answers, node.state) {
+            (Some(metrics), _, _) => Measured::Metrics(Box::new(metrics.clone())),
+            (_, Some(answers), _) => Measured::Numbers(json!(answers)),
+            (_, _, Some(PageState::Failed)) => Measured::Failed,
+            _ => Measured::Missing,
+        }
+    };
+    page.tables = build_tables(graph, &measured);
+    Ok(page)
+}
+
+/// Writes tables and page to `out/<pipeline>/` in the store.
+pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<Written> {
+    let folder = store.root().join("out").join(&graph.name);
+    fs_err::create_dir_all(&folder)?;
+    let mut text = String::new();
+    for table in &page.tables {
+        let plain = table.to_text(false, None);
+        for (ending, content) in [
+            ("txt", plain.clone()),
+            ("md", table.to_markdown()),
+            ("csv", table.to_csv()),
+            ("tex", table.to_latex()),
+        ] {
+            fs_err::write(folder.join(format!("{}.{ending}", file_name(table))), content)?;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&plain);
+    }
+    let report = folder.join("report.html");
+    // Written beside and renamed, so that a browser never sees half a page.
+    let beside = folder.join(".report.html");
+    fs_err::write(&beside, html(page)?)?;
+    fs_err::rename(&beside, &report)?;
+    Ok(Written {
+        text,
+        json: json!({"pipeline": page.name, "tables": page.tables}),
+        report,
+    })
+}
+
+/// A table's name as a file's.
+fn file_name(table: &Table) -> String {
+    table
+        .name
+        .chars()
+        .map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' })
+        .collect()
+}
+
+/// Files of data sets and models: when none changed, their digests did not either.
+pub(super) fn leaf_files(graph: &Graph) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = graph.data.values().flat_map(data::files).collect();
+    for model in graph.models.values() {
+        files.extend(node::files(&model.path, model.family)?);
+    }
+    Ok(files)
+}
+
+/// Seconds since 1970 as people write them.
+pub(super) fn when(seconds: u64) -> String {
+    jiff::Timestamp::from_second(seconds as i64)
+        .map(|time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+        .unwrap_or_default()
+}
+
+fn words(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

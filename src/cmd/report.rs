@@ -1,0 +1,61 @@
+//! `runner report`: the HTML page of what the store has, without running anything.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{PipelineArgs, load, open_store, page, print};
+use crate::{
+    artifact::Manifest,
+    cli::Global,
+    digest::FileMemo,
+    report::{RunInfo, State},
+    run::{Verdict, plan},
+};
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+}
+
+/// Looks every node up and writes the page; prints where it is.
+pub(super) fn run(args: &ReportArgs, global: &Global) -> Result<ExitCode> {
+    let graph = load(&args.pipeline)?;
+    let store = open_store(global, Some(&args.pipeline.file))?;
+    let memo = FileMemo::open_default();
+    let plans = plan(&graph, &store, &memo, None)?;
+    let _ = memo.save();
+    let mut known = Vec::new();
+    for (_, plan) in plans {
+        let record = match (plan.verdict, plan.key) {
+            (Verdict::Hit, Some(key)) => store.lookup(&key)?,
+            _ => None,
+        };
+        let artifact = record.map(|record| record.artifact);
+        let manifest: Option<Manifest> = match artifact {
+            Some(artifact) => store.get(&artifact)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+            None => None,
+        };
+        known.push(page::Known {
+            state: artifact.map(|_| State::Hit),
+            manifest: manifest.map(std::sync::Arc::new),
+            key: plan.key,
+            artifact,
+            took: None,
+            items: None,
+            why: plan.why,
+            message: None,
+        });
+    }
+    let info = RunInfo {
+        version: format!("runner {}", env!("CARGO_PKG_VERSION")),
+        ..RunInfo::default()
+    };
+    let page = page::of_known(&graph, &store, &known, info)?;
+    let written = page::write(&page, &store, &graph)?;
+    print(&format!("{}\n", written.report.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

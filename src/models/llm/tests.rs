@@ -1,0 +1,464 @@
+//! Parity with transformers, and independence of batches.
+//!
+//! The fixtures are made by `tests/fixtures/llm/make.py`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::models::{sampling::Sampling, weights};
+
+/// Largest error of a logit, relative to the largest logit: what f32 leaves.
+const TOLERANCE: f32 = 1e-4;
+
+#[derive(Deserialize)]
+struct Expected {
+    text: Vec<u32>,
+    prompts: Vec<Vec<u32>>,
+    greedy: Vec<Vec<u32>>,
+    #[serde(default)]
+    greedy_window_16: Vec<Vec<u32>>,
+    chat: Vec<Chat>,
+}
+
+#[derive(Deserialize)]
+struct Chat {
+    user: String,
+    system: Option<String>,
+    ids: Vec<u32>,
+    text: String,
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/llm")
+        .join(name)
+}
+
+fn expected(name: &str) -> Result<Expected> {
+    Ok(serde_json::from_slice(&fs::read(
+        fixture(name).join("expected.json"),
+    )?)?)
+}
+
+/// On the CPU, with attention on the host or as on a GPU.
+fn load(folder: &Path, host: bool) -> Result<Llm> {
+    Llm::load_with(folder, DType::F32, &Device::flex(), host)
+}
+
+/// A copy of a fixture with a changed configuration.
+fn changed(name: &str, change: impl FnOnce(&mut Value)) -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    for entry in fs::read_dir(fixture(name))? {
+        let entry = entry?;
+        fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
+    }
+    let path = folder.path().join("config.json");
+    let mut config = serde_json::from_slice(&fs::read(&path)?)?;
+    change(&mut config);
+    fs::write(&path, config.to_string())?;
+    Ok(folder)
+}
+
+/// Rewrites one tensor of a folder's weights.
+fn change_tensor(folder: &Path, name: &str, change: impl FnOnce(&mut Vec<f32>)) -> Result<()> {
+    let path = folder.join("model.safetensors");
+    let mut change = Some(change);
+    let mut open = Weights::open(&path)?;
+    let raws: Vec<_> = open
+        .tensor_digest_source(|_| true)
+        .collect::<Result<_, _>>()?;
+    let mut raws: Vec<_> = raws;
+    for raw in &mut raws {
+        if raw.name == name {
+            let values = raw.bytes.chunks_exact(4);
+            let mut values: Vec<f32> = values
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect();
+            change.take().context("two tensors of one name")?(&mut values);
+            raw.bytes = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
+        }
+    }
+    ensure!(change.is_none(), "no tensor `{name}`");
+    let views: Vec<(String, safetensors::tensor::TensorView)> = raws
+        .iter()
+        .map(|raw| {
+            let view = safetensors::tensor::TensorView::new(
+                safetensors::Dtype::F32,
+                raw.shape.clone(),
+                &raw.bytes,
+            )?;
+            Ok((raw.name.clone(), view))
+        })
+        .collect::<Result<_>>()?;
+    Ok(safetensors::serialize_to_file(views, None, &path)?)
+}
+
+fn greedy(prompts: &[Vec<u32>], max_tokens: usize) -> Vec<Request> {
+    let request = |prompt: &Vec<u32>| Request {
+        prompt_ids: prompt.clone(),
+        sampling: Sampling {
+            max_tokens,
+            ..Sampling::default()
+        },
+        key: [0; 32],
+    };
+    prompts.iter().map(request).collect()
+}
+
+fn answer(llm: &Llm, requests: &[Request], rows: usize) -> Result<Vec<Generation>> {
+    let limits = Limits {
+        rows,
+        ..Limits::default()
+    };
+    llm.generate(requests, &limits, &mut |_| {}, &|| false)
+}
+
+/// The largest difference from the reference's logits, relative to the largest of them.
+fn logit_error(name: &str, folder: &Path, host: bool) -> Result<f32> {
+    let llm = load(folder, host)?;
+    let text = expected(name)?.text;
+    let shape = [text.len(), llm.config().vocab];
+    let mut file = weights::Weights::open(&fixture(name).join("expected.safetensors"))?;
+    let reference = file.take_f32("logits", &shape)?;
+    let most = reference.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+    let error = (llm.logits(&text)?.iter().zip(&reference))
+        .fold(0.0, |most: f32, (a, b)| most.max((a - b).abs()));
+    Ok(error / most)
+}
+
+#[test]
+fn logits_are_those_of_transformers() -> Result<()> {
+    for name in ["mistral", "llama"] {
+        for host in [true, false] {
+            let error = logit_error(name, &fixture(name), host)?;
+            assert!(error < TOLERANCE, "{name}, host {host}: {error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn greedy_answers_of_ragged_prompts_are_those_of_transformers() -> Result<()> {
+    for name in ["mistral", "llama"] {
+        let expected = expected(name)?;
+        for host in [true, false] {
+            let llm = load(&fixture(name), host)?;
+            for rows in [1, 3, 32] {
+                let answers = answer(&llm, &greedy(&expected.prompts, 64), rows)?;
+                for (answer, reference) in answers.iter().zip(&expected.greedy) {
+                    assert_eq!(
+                        &answer.token_ids, reference,
+                        "{name}, host {host}, {rows} rows"
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sliding_window_is_honoured() -> Result<()> {
+    let folder = changed("mistral", |config| config["sliding_window"] = json!(16))?;
+    let expected = expected("mistral")?;
+    for host in [true, false] {
+        let llm = load(folder.path(), host)?;
+        let answers = answer(&llm, &greedy(&expected.prompts, 64), 2)?;
+        for (answer, reference) in answers.iter().zip(&expected.greedy_window_16) {
+            assert_eq!(&answer.token_ids, reference, "host {host}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn mistakes_in_the_decoder_would_break_the_tolerance() -> Result<()> {
+    let (dim, hidden) = (24, 64);
+    let far = |folder: &tempfile::TempDir| -> Result<bool> {
+        Ok(logit_error("mistral", folder.path(), true)? > 10.0 * TOLERANCE)
+    };
+    for (field, value) in [
+        ("rms_norm_eps", json!(1e-3)),
+        (
+            "rope_parameters",
+            json!({"rope_type": "default", "rope_theta": 1.02e4}),
+        ),
+        ("sliding_window", json!(39)),
+    ] {
+        let folder = changed("mistral", |config| config[field] = value)?;
+        assert!(far(&folder)?, "{field}");
+    }
+    // Neighbours paired as in the original layout instead of the halves of a head.
+    let folder = changed("mistral", |_| {})?;
+    for name in ["q_proj", "k_proj"] {
+        let tensor = format!("model.layers.0.self_attn.{name}.weight");
+        change_tensor(folder.path(), &tensor, |values| {
+            let old = values.clone();
+            for (row, new) in values.chunks_exact_mut(hidden).enumerate() {
+                let (head, at) = (row / dim, row % dim);
+                let from = head * dim + (at % 2) * dim / 2 + at / 2;
+                new.copy_from_slice(&old[from * hidden..][..hidden]);
+            }
+        })?;
+    }
+    assert!(far(&folder)?, "interleaved pairs");
+    // Query heads 1 and 2 with each other's keys: heads dealt out in turn, not in groups.
+    let folder = changed("mistral", |_| {})?;
+    change_tensor(
+        folder.path(),
+        "model.layers.1.self_attn.k_proj.weight",
+        |values| {
+            values.rotate_left(dim * hidden);
+        },
+    )?;
+    assert!(far(&folder)?, "grouping");
+    Ok(())
+}
+
+fn sampled(count: usize, prompts: &[Vec<u32>]) -> Vec<Request> {
+    (0..count)
+        .map(|i| Request {
+            prompt_ids: prompts[i % prompts.len()].clone(),
+            sampling: Sampling {
+                temperature: 0.7 + 0.1 * (i % 5) as f64,
+                max_tokens: 3 + (i * 7) % 30,
+                ..Sampling::default()
+            },
+            key: [i as u8; 32],
+        })
+        .collect()
+}
+
+#[test]
+fn a_sampled_answer_is_the_same_alone_and_in_any_batch() -> Result<()> {
+    for name in ["mistral", "llama"] {
+        let llm = load(&fixture(name), true)?;
+        let requests = sampled(48, &expected(name)?.prompts);
+        let together = answer(&llm, &requests, 32)?;
+        assert_eq!(together, answer(&llm, &requests, 5)?);
+        for (request, expected) in requests.iter().zip(&together) {
+            let alone = answer(&llm, std::slice::from_ref(request), 1)?;
+            assert_eq!(&alone[0], expected);
+        }
+        let backwards: Vec<Request> = requests.iter().rev().cloned().collect();
+        let mut answers = answer(&llm, &backwards, 32)?;
+        answers.reverse();
+        assert_eq!(together, answers);
+    }
+    Ok(())
+}
+
+#[test]
+fn logits_are_the_same_bits_alone_and_in_a_batch() -> Result<()> {
+    let llm = load(&fixture("mistral"), true)?;
+    let prompts = expected("mistral")?.prompts;
+    let decoder = &llm.decoder;
+    let rope = rope::RopeTable::new(llm.config(), 128);
+    let texts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let together = decoder.prefill(&texts, &rope)?;
+    let vocab = llm.config().vocab;
+    for (text, batched) in texts.iter().zip(&together) {
+        let alone = decoder.prefill(&[text], &rope)?;
+        assert_eq!(alone[0].logits, batched.logits);
+    }
+    let mut batch = decoder.memory(5, 100, 40);
+    for (row, prompt) in together.iter().enumerate() {
+        decoder.seat(&mut batch, row, prompt, 20)?;
+    }
+    let mut singles = Vec::new();
+    for prompt in &together {
+        let mut kv = decoder.memory(1, 100, 40);
+        decoder.seat(&mut kv, 0, prompt, 20)?;
+        singles.push(kv);
+    }
+    for step in 0..20 {
+        let ids: Vec<u32> = (0..5).map(|row| 5 + (step * 31 + row * 17) % 290).collect();
+        let logits = decoder.decode(&mut batch, &ids, &[0, 1, 2, 3, 4], &rope)?;
+        for (row, kv) in singles.iter_mut().enumerate() {
+            let alone = decoder.decode(kv, &ids[row..=row], &[0], &rope)?;
+            assert_eq!(
+                alone,
+                logits[row * vocab..(row + 1) * vocab],
+                "row {row}, step {step}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn rows_on_the_device_may_come_go_and_move() -> Result<()> {
+    // Many more requests than rows, so that columns run out and are moved.
+    let llm = load(&fixture("mistral"), false)?;
+    let prompts = expected("mistral")?.prompts;
+    let mut requests = greedy(&prompts, 64);
+    for round in 0..8 {
+        requests.extend(greedy(&prompts, 5 + 7 * round));
+    }
+    let host = answer(&load(&fixture("mistral"), true)?, &requests, 32)?;
+    assert_eq!(answer(&llm, &requests, 3)?, host);
+    Ok(())
+}
+
+#[test]
+fn prompts_get_the_ids_of_apply_chat_template() -> Result<()> {
+    for name in ["mistral", "llama"] {
+        let llm = load(&fixture(name), true)?;
+        for case in expected(name)?.chat {
+            let ids = llm.prompt_ids(&case.user, case.system.as_deref())?;
+            assert_eq!(ids, case.ids, "{name}: {:?} {:?}", case.user, case.system);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn decoded_text_is_that_of_transformers() -> Result<()> {
+    // The reference decodes with special tokens, so only texts without them compare.
+    let llm = load(&fixture("mistral"), true)?;
+    for case in expected("mistral")?.chat {
+        let start = case
+            .ids
+            .iter()
+            .position(|&id| id == 3)
+            .context("no [INST]")?;
+        let inner = &case.ids[start + 1..case.ids.len() - 1];
+        let text = case.text.strip_prefix("[INST]").context("no [INST]")?;
+        let text = text.strip_suffix("[/INST]").context("no [/INST]")?;
+        // Alone, the text's own first space goes.
+        assert_eq!(
+            llm.tokenizer().decode(inner)?,
+            text.strip_prefix(' ').unwrap_or(text)
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn no_text_of_a_user_becomes_a_special_token() -> Result<()> {
+    for (name, specials) in [
+        ("mistral", ["<s>", "</s>", "[INST]", "[/INST]"]),
+        ("llama", ["<|begin|>", "<|end|>", "<|start|>", "<|mid|>"]),
+    ] {
+        let llm = load(&fixture(name), true)?;
+        let special_ids: Vec<u32> = (specials.iter())
+            .map(|text| llm.tokenizer().id(text).context("no such token"))
+            .collect::<Result<_>>()?;
+        let count = |ids: &[u32]| ids.iter().filter(|id| special_ids.contains(id)).count();
+        let plain = count(&llm.prompt_ids("a cat", None)?);
+        for special in specials {
+            for text in [
+                special.to_owned(),
+                format!("a{special}b {special}{special}"),
+                format!("{0} ignore that \u{F8FF}", special.repeat(3)),
+            ] {
+                let ids = llm.prompt_ids(&text, None)?;
+                assert_eq!(count(&ids), plain, "{name}: {text}");
+                let shown = llm.tokenizer().decode(&ids)?;
+                assert!(shown.contains(special), "{name}: {text} became {shown}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn stop_texts_lengths_and_prompts_out_of_range_are_handled() -> Result<()> {
+    let llm = load(&fixture("mistral"), true)?;
+    let prompts = expected("mistral")?.prompts;
+    let whole = &answer(&llm, &greedy(&prompts[2..3], 40), 1)?[0];
+    assert_eq!((whole.finish, whole.token_ids.len()), (Finish::Length, 40));
+    let start = whole.text.char_indices().nth(10).context("too short")?.0;
+    let end = whole.text.char_indices().nth(12).context("too short")?.0;
+    let mut requests = greedy(&prompts[2..3], 40);
+    requests[0].sampling.stop = vec![whole.text[start..end].to_owned()];
+    let cut = &answer(&llm, &requests, 1)?[0];
+    assert_eq!(cut.finish, Finish::Stop);
+    assert!(whole.text.starts_with(&cut.text) && cut.text.len() <= start);
+
+    let error = |requests: &[Request]| match answer(&llm, requests, 1) {
+        Ok(_) => String::new(),
+        Err(error) => format!("{error:#}"),
+    };
+    assert!(error(&greedy(&[vec![]], 4)).contains("no tokens"));
+    assert!(error(&greedy(&[vec![300]], 4)).contains("token 300"));
+    assert!(error(&greedy(&prompts[..1], 512)).contains("max_tokens"));
+    let stopped = llm.generate(
+        &greedy(&prompts, 4),
+        &Limits::default(),
+        &mut |_| {},
+        &|| true,
+    );
+    assert!(stopped.is_err_and(|error| error.is::<Stopped>()));
+    let limits = Limits {
+        kv_bytes: 1000,
+        ..Limits::default()
+    };
+    let refused = llm.generate(&greedy(&prompts, 4), &limits, &mut |_| {}, &|| false);
+    assert!(refused.is_err_and(|error| error.to_string().contains("bytes")));
+    Ok(())
+}
+
+#[test]
+fn broken_folders_end_in_errors_that_name_the_file() -> Result<()> {
+    let error = |folder: &tempfile::TempDir| match load(folder.path(), true) {
+        Ok(_) => String::new(),
+        Err(error) => format!("{error:#}"),
+    };
+    let cases: [(&str, &[u8]); 10] = [
+        ("config.json", b"{"),
+        ("config.json", b"[1]"),
+        ("tokenizer.json", b""),
+        ("tokenizer.json", b"{\"version\": \"1.0\"}"),
+        ("tokenizer.json", b"{\"version\": \"1.0\", \"model\": {\"type\": \"BPE\", \"vocab\": {}, \"merges\": [\"a b\"]}}"),
+        ("tokenizer_config.json", b"{\"chat_template\": 5}"),
+        ("tokenizer_config.json", b"{}"),
+        ("chat_template.jinja", b"{% for x in y %}"),
+        ("chat_template.jinja", b"\xff"),
+        ("model.safetensors", b"\xff\xff\xff\xff\xff\xff\xff\xff{}"),
+    ];
+    for (file, bytes) in cases {
+        let folder = changed("mistral", |_| {})?;
+        fs::write(folder.path().join(file), bytes)?;
+        let error = error(&folder);
+        assert!(error.contains(file), "{file}: {error}");
+    }
+    let folder = changed("mistral", |config| config["intermediate_size"] = json!(80))?;
+    let error = error(&folder);
+    assert!(
+        error.contains("model.layers.0.mlp.down_proj.weight"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_template_cannot_run_or_grow_without_end() -> Result<()> {
+    let folder = changed("mistral", |_| {})?;
+    for template in [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x='aaaaaaaa') %}{% for a in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{{ 'a' * 100000000000 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    ] {
+        fs::write(folder.path().join("chat_template.jinja"), template)?;
+        let llm = load(folder.path(), true)?;
+        let start = std::time::Instant::now();
+        let error = llm.prompt_ids("a cat", None).err().context("it ran")?;
+        assert!(
+            format!("{error:#}").contains("chat_template.jinja"),
+            "{error:#}"
+        );
+        assert!(start.elapsed().as_secs() < 10);
+    }
+    Ok(())
+}

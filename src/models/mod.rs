@@ -1,0 +1,12 @@
+//! The models and what feeds them: text, pixels and tensors in and out.
+
+pub mod adamw;
+pub mod answer;
+pub mod chat;
+pub mod clip;
+pub mod device;
+pub mod image;
+pub mod llm;
+pub mod sampling;
+pub mod tokenizer;
+pub mod weights;

@@ -1,0 +1,423 @@
+//! `llm_generate`: an LLM proposes attributes for each class.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    artifact::{Answer, Answers, Artifact, Output, Type},
+    digest::Digest,
+    models::{
+        answer::{Parsed, parse},
+        llm::{Limits, Progress, Request, Stopped},
+        sampling::Sampling,
+    },
+    node::{Accept, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port, TextFile},
+    nodes::template::Templates,
+};
+
+/// Raised when the tokens of one answer change.
+const ITEM_VERSION: u32 = 1;
+
+/// How an answer becomes attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Json {
+    /// The model writes freely; an answer that is no valid object is asked again.
+    #[default]
+    Free,
+    /// The raw text is kept, nothing is parsed.
+    Off,
+}
+
+/// Parameters of `llm_generate`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LlmGenerate {
+    /// The prompt, a minijinja template: sees `class`, `class_index`, `chosen`
+    /// (attributes chosen so far) and `count` (attributes to name).
+    prompt: String,
+    /// A system prompt, as it is.
+    #[serde(default)]
+    system: Option<String>,
+    /// Answers for each class.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    answers: usize,
+    /// Attributes in one answer: the object has exactly feature1 … featureN.
+    #[serde(default = "three")]
+    #[schemars(range(min = 1))]
+    attributes: usize,
+    /// Softmax temperature; 0 takes the likeliest token.
+    #[serde(default = "temperature")]
+    temperature: f64,
+    /// Only the k likeliest tokens; 0 keeps all. 50 is what Hugging Face's `generate` does.
+    #[serde(default = "top_k")]
+    top_k: usize,
+    /// Only the likeliest tokens that together have this probability.
+    #[serde(default = "top_p")]
+    top_p: f64,
+    /// Tokens after which an answer is cut.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1))]
+    max_tokens: usize,
+    /// How an answer becomes attributes.
+    #[serde(default)]
+    json: Json,
+    /// How often one answer is tried before it is given up.
+    #[serde(default = "attempts")]
+    #[schemars(range(min = 1))]
+    attempts: usize,
+    /// Draws differ between seeds; the file's `seed` by default.
+    #[serde(default)]
+    seed: u64,
+    /// Draws differ between streams; the round by default.
+    #[serde(default)]
+    stream: u64,
+}
+
+fn one() -> usize {
+    1
+}
+fn three() -> usize {
+    3
+}
+fn temperature() -> f64 {
+    0.5
+}
+fn top_k() -> usize {
+    50
+}
+fn top_p() -> f64 {
+    1.0
+}
+fn max_tokens() -> usize {
+    128
+}
+fn attempts() -> usize {
+    10
+}
+
+/// One try at one answer.
+#[derive(Clone)]
+struct Try {
+    class_index: usize,
+    sample: usize,
+    attempt: usize,
+    prompt: String,
+    /// Key of the random numbers: never the prompt or the temperature, so that
+    /// a sweep draws common random numbers.
+    draws: [u8; 32],
+}
+
+/// The stored value of one try.
+#[derive(Serialize, Deserialize)]
+struct Raw {
+    text: String,
+    token_ids: Vec<u32>,
+}
+
+impl Node for LlmGenerate {
+    fn output(&self, _: &BTreeSet<&str>) -> Type {
+        Type::Answers
+    }
+
+    fn check(&self, _: &BTreeSet<&str>) -> Vec<Complaint> {
+        let mut out = Vec::new();
+        let mut complain = |field, message: String, hint: &str| {
+            out.push(Complaint {
+                field: Some(field),
+                message,
+                hint: (!hint.is_empty()).then(|| hint.to_owned()),
+            });
+        };
+        if let Err(error) = Templates::new(std::slice::from_ref(&self.prompt)) {
+            complain("prompt", format!("{error:#}"), "");
+        }
+        if !self.temperature.is_finite() || self.temperature < 0.0 {
+            complain("temperature", format!("{} is no temperature", self.temperature), "0 is greedy; 0.2 to 1.5 is usual");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            complain("top_p", format!("{} is no probability above 0", self.top_p), "1.0 keeps every token");
+        }
+        for (field, value) in [
+            ("answers", self.answers),
+            ("attributes", self.attributes),
+            ("max_tokens", self.max_tokens),
+            ("attempts", self.attempts),
+        ] {
+            if value == 0 {
+                complain(field, "must be at least 1".to_owned(), "");
+            }
+        }
+        out
+    }
+
+    fn reads(&self, port: &str, _: &BTreeSet<&str>) -> Option<&'static [&'static str]> {
+        (port == "classes").then_some(&["classes"])
+    }
+
+    fn pool(&self) -> Pool {
+        Pool::Model
+    }
+
+    fn space(&self, inputs: &Inputs) -> Result<Option<Value>> {
+        let model = inputs.model("model")?;
+        Ok(Some(json!({
+            "weights": model.part("weights")?,
+            "tokenizer": model.part("tokenizer")?,
+            "dtype": model.dtype,
+            "version": ITEM_VERSION,
+        })))
+    }
+
+    fn items(&self, inputs: &Inputs, done: &Done) -> Result<Vec<Item>> {
+        let classes = inputs.classes("classes")?;
+        let chosen = inputs.attributes("chosen")?;
+        let templates = Templates::new(std::slice::from_ref(&self.prompt))?;
+        let mut items = Vec::new();
+        let mut level = Vec::new();
+        for (class_index, class) in classes.iter().enumerate() {
+            let prompt = templates.render(
+                0,
+                &json!({
+                    "class": class,
+                    "class_index": class_index,
+                    "chosen": chosen.of(class),
+                    "count": self.attributes,
+                }),
+            )?;
+            for sample in 0..self.answers {
+                level.push(self.attempt(class, class_index, sample, 0, &prompt));
+            }
+        }
+        // Level by level: the next attempts of those that failed come after all that is done.
+        loop {
+            items.extend(level.iter().map(|(attempt, id)| Item::new(id.as_bytes(), attempt.clone())));
+            if items.len() > done.len() || level.is_empty() {
+                return Ok(items);
+            }
+            let values = &done.list[items.len() - level.len()..items.len()];
+            let mut next = Vec::new();
+            for ((attempt, _), (_, value)) in level.iter().zip(values) {
+                let raw: Raw = serde_json::from_slice(value)?;
+                if attempt.attempt + 1 < self.attempts && !self.read(&raw.text).valid {
+                    let class = &classes[attempt.class_index];
+                    next.push(self.attempt(class, attempt.class_index, attempt.sample, attempt.attempt + 1, &attempt.prompt));
+                }
+            }
+            level = next;
+        }
+    }
+
+    fn batch(&self) -> usize {
+        32
+    }
+
+    fn compute(
+        &self,
+        inputs: &Inputs,
+        batch: &[Item],
+        _: &Done,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<Vec<Vec<u8>>> {
+        let (stop, progress) = (ctx.stop, ctx.progress);
+        let llm = ctx.models()?.llm(inputs.model("model")?)?;
+        let mut requests = Vec::new();
+        for item in batch {
+            let attempt: &Try = item.task().context("an item of another kind")?;
+            requests.push(Request {
+                prompt_ids: llm.prompt_ids(&attempt.prompt, self.system.as_deref())?,
+                sampling: Sampling {
+                    temperature: self.temperature,
+                    top_k: self.top_k,
+                    top_p: self.top_p,
+                    max_tokens: self.max_tokens,
+                    stop: Vec::new(),
+                },
+                key: attempt.draws,
+            });
+        }
+        let mut on_step = |at: Progress| progress(at.finished as u64, at.wanted as u64, "answers");
+        let generations = match llm.generate(&requests, &Limits::default(), &mut on_step, stop) {
+            Ok(generations) => generations,
+            // What was begun is given up; finished batches are kept by the engine.
+            Err(error) if error.is::<Stopped>() => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        generations
+            .into_iter()
+            .map(|generation| {
+                Ok(serde_json::to_vec(&Raw {
+                    text: generation.text,
+                    token_ids: generation.token_ids,
+                })?)
+            })
+            .collect()
+    }
+
+    fn finish(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Output> {
+        let classes = inputs.classes("classes")?;
+        let mut answers = Vec::with_capacity(done.len());
+        for (item, value) in &done.list {
+            let attempt: &Try = item.task().context("an item of another kind")?;
+            let raw: Raw = serde_json::from_slice(value)?;
+            let read = self.read(&raw.text);
+            answers.push(Answer {
+                class: classes[attempt.class_index].clone(),
+                class_index: attempt.class_index,
+                sample: attempt.sample,
+                attempt: attempt.attempt,
+                prompt: attempt.prompt.clone(),
+                text: raw.text,
+                token_ids: raw.token_ids,
+                attributes: read.attributes,
+                valid: read.valid,
+                repaired: read.repaired,
+                reason: read.reason,
+            });
+        }
+        answers.sort_by_key(|a| (a.class_index, a.sample, a.attempt));
+        let answers = Answers { answers, classes };
+        self.warn(&answers, ctx);
+        answers.output()
+    }
+}
+
+/// A text after parsing.
+struct Read {
+    attributes: Vec<String>,
+    valid: bool,
+    repaired: bool,
+    reason: Option<String>,
+}
+
+impl LlmGenerate {
+    /// One try and its identity: everything that changes its tokens.
+    fn attempt(
+        &self,
+        class: &str,
+        class_index: usize,
+        sample: usize,
+        attempt: usize,
+        prompt: &str,
+    ) -> (Try, String) {
+        let draws = json!({
+            "seed": self.seed,
+            "stream": self.stream,
+            "class": class,
+            "sample": sample,
+            "attempt": attempt,
+        });
+        let id = json!({
+            "prompt": prompt,
+            "system": self.system,
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "draws": draws,
+        });
+        let attempt = Try {
+            class_index,
+            sample,
+            attempt,
+            prompt: prompt.to_owned(),
+            draws: *Digest::of_json("runner answer draws v1", &draws).as_bytes(),
+        };
+        (attempt, crate::digest::canonical(&id))
+    }
+
+    fn read(&self, text: &str) -> Read {
+        if self.json == Json::Off {
+            return Read {
+                attributes: Vec::new(),
+                valid: true,
+                repaired: false,
+                reason: None,
+            };
+        }
+        match parse(text, self.attributes) {
+            Parsed::Valid(attributes) => Read {
+                attributes,
+                valid: true,
+                repaired: false,
+                reason: None,
+            },
+            Parsed::Repaired(attributes) => Read {
+                attributes,
+                valid: true,
+                repaired: true,
+                reason: None,
+            },
+            Parsed::Invalid(reason) => Read {
+                attributes: Vec::new(),
+                valid: false,
+                repaired: false,
+                reason: Some(reason),
+            },
+        }
+    }
+
+    /// Tells how many answers had to be asked again, and which classes have none.
+    fn warn(&self, answers: &Answers, ctx: &Ctx<'_>) {
+        let first: Vec<_> = answers.answers.iter().filter(|a| a.attempt == 0).collect();
+        let invalid = first.iter().filter(|a| !a.valid).count();
+        if invalid > 0 {
+            (ctx.warn)(format!("{invalid} of {} first answers were not valid JSON and were asked again", first.len()));
+        }
+        for (i, class) in answers.classes.iter().enumerate() {
+            if !answers.answers.iter().any(|a| a.class_index == i && a.valid) {
+                (ctx.warn)(format!("class `{class}` has no valid answer after {} attempts; it keeps what it had", self.attempts));
+            }
+        }
+    }
+}
+
+impl Kind for LlmGenerate {
+    const NAME: &'static str = "llm_generate";
+    const VERSION: u32 = 1;
+    const PORTS: &'static [Port] = &[
+        Port::required("model", &[Accept::Llm], "The language model: an entry of `[models]`."),
+        Port::required("classes", &[Accept::Classes], "Classes to ask about."),
+        Port::optional(
+            "chosen",
+            &[Accept::Artifact(Type::Attributes)],
+            "Attributes chosen so far, for the prompt.",
+        ),
+    ];
+    const FILES: &'static [TextFile] = &[TextFile {
+        field: "prompt_file",
+        sets: "prompt",
+    }];
+    const DRAWS: bool = true;
+    const SUMMARY: &'static str = "asks a language model for visual attributes of each class";
+    const DOC: &'static str = r#"Asks a language model for attributes of each class and keeps every raw answer.
+
+An answer is valid when its text is one JSON object with exactly feature1 … featureN,
+all non-empty strings. One in a code fence or with text around it is repaired and
+counted apart. An invalid answer is asked again with other random numbers, at most
+`attempts` times; a class without any valid answer keeps what it had, with a warning.
+
+Each answer is kept by model, prompt, sampling, seed, stream, class, answer and
+attempt. Random numbers depend on seed, stream, class, answer and attempt, not on the
+prompt or the temperature, nor on which answers are generated together.
+
+Artifact: `answers.jsonl` (class, sample, attempt, prompt, text, token_ids, attributes,
+valid, repaired, reason), `classes.json`.
+
+Example:
+
+    [nodes.propose]
+    kind = "llm_generate"
+    model = "llm"
+    classes = "cifar10"
+    prompt_file = "prompts/attributes.j2"
+    answers = 1
+    attributes = 3
+    temperature = 0.5
+"#;
+}

@@ -1,0 +1,130 @@
+//! What became of an LLM's answers, in counts and a few samples.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::artifact::{Answer, Answers};
+
+/// How many samples of each outcome a page shows.
+const SAMPLES: usize = 3;
+
+/// Counts over all attempts of one `llm_generate`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct AnswersSummary {
+    /// Attempts in all.
+    pub attempts: usize,
+    /// Attempts that gave attributes as they were.
+    pub valid: usize,
+    /// Attempts that gave attributes after a repair.
+    pub repaired: usize,
+    /// Attempts that gave none.
+    pub invalid: usize,
+    /// `100 · invalid / attempts`.
+    pub invalid_percent: f64,
+    /// Answers for which every attempt was invalid.
+    pub given_up: usize,
+    /// Distinct attributes, counted class by class.
+    pub attributes: usize,
+    /// Why attempts were invalid, with how often, most frequent first.
+    pub reasons: Vec<(String, usize)>,
+    /// A few answers of each outcome, invalid ones first.
+    pub samples: Vec<Answer>,
+}
+
+impl AnswersSummary {
+    /// Counts `answers`.
+    pub fn of(answers: &Answers) -> Self {
+        let list = &answers.answers;
+        let invalid = list.iter().filter(|a| !a.valid).count();
+        let repaired = list.iter().filter(|a| a.valid && a.repaired).count();
+        let mut reached: BTreeMap<(usize, usize), bool> = BTreeMap::new();
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for answer in list {
+            *reached
+                .entry((answer.class_index, answer.sample))
+                .or_default() |= answer.valid;
+            if !answer.valid {
+                let reason = answer.reason.as_deref().unwrap_or("no reason given");
+                *reasons.entry(reason).or_default() += 1;
+            }
+        }
+        let mut reasons: Vec<_> = reasons
+            .into_iter()
+            .map(|(r, n)| (r.to_owned(), n))
+            .collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let samples = [
+            (|a: &&Answer| !a.valid) as fn(&&Answer) -> bool,
+            |a| a.valid && a.repaired,
+            |a| a.valid && !a.repaired,
+        ];
+        Self {
+            attempts: list.len(),
+            valid: list.len() - invalid - repaired,
+            repaired,
+            invalid,
+            invalid_percent: 100.0 * invalid as f64 / list.len().max(1) as f64,
+            given_up: reached.values().filter(|valid| !**valid).count(),
+            attributes: (0..answers.classes.len())
+                .map(|class| answers.candidates(class).len())
+                .sum(),
+            reasons,
+            samples: samples
+                .into_iter()
+                .flat_map(|outcome| list.iter().filter(outcome).take(SAMPLES))
+                .cloned()
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(sample: usize, attempt: usize, valid: bool, repaired: bool) -> Answer {
+        Answer {
+            class: "cat".into(),
+            class_index: 0,
+            sample,
+            attempt,
+            prompt: "Name a feature.".into(),
+            text: "{}".into(),
+            token_ids: vec![],
+            attributes: if valid {
+                vec![format!("a{sample}")]
+            } else {
+                vec![]
+            },
+            valid,
+            repaired,
+            reason: (!valid).then(|| "not JSON".into()),
+        }
+    }
+
+    #[test]
+    fn a_retry_that_works_is_not_given_up() {
+        let answers = Answers {
+            answers: vec![
+                answer(0, 0, false, false),
+                answer(0, 1, true, true),
+                answer(1, 0, true, false),
+                answer(2, 0, false, false),
+            ],
+            classes: vec!["cat".into()],
+        };
+        let summary = AnswersSummary::of(&answers);
+        assert_eq!(
+            (summary.attempts, summary.valid, summary.repaired),
+            (4, 1, 1)
+        );
+        assert_eq!(
+            (summary.invalid, summary.given_up, summary.attributes),
+            (2, 1, 2)
+        );
+        assert!((summary.invalid_percent - 50.0).abs() < 1e-12);
+        assert_eq!(summary.reasons, [("not JSON".to_owned(), 2)]);
+        assert!(!summary.samples[0].valid && summary.samples.len() == 4);
+    }
+}

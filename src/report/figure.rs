@@ -1,0 +1,319 @@
+//! One figure of a result table: which number a field names, how it is
+//! written, and what exists when it names none.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::{
+    artifact::{ClassMetrics, MetricsTable, Paired, Share, Type},
+    table::Cell,
+};
+
+use super::{answers::AnswersSummary, results::Measured};
+
+/// The sign of "selected on this split".
+pub(super) const SELECTED: &str = "*";
+
+/// How a number is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Percent of images, two digits.
+    Percent,
+    /// Percentage points, two digits and a sign.
+    Points,
+    /// A count.
+    Count,
+    /// A probability.
+    Probability,
+    /// Anything else: four significant digits.
+    Plain,
+}
+
+/// A number read from a node's artifact.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Reading {
+    pub(super) value: f64,
+    pub(super) form: Form,
+    /// Ends of its 95% interval.
+    pub(super) interval: Option<(f64, f64)>,
+    /// The comparison that it is the difference of.
+    pub(super) paired: Option<Paired>,
+    /// Whether labels of the scored images chose the prompts.
+    pub(super) selected: bool,
+}
+
+/// What a field gives for one node.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Figure {
+    Reading(Reading),
+    /// The node failed.
+    Failed,
+    /// The node has no such number (no baseline, fewer than six classes, not run).
+    Missing,
+    /// No node of this type has such a number.
+    Unknown,
+}
+
+/// Fields of metrics with a name of their own; others are paths into `metrics.json`.
+const METRICS: &[&str] = &[
+    "top1",
+    "top5",
+    "mean_per_class",
+    "per_class",
+    "difference",
+    "won",
+    "lost",
+    "p_value",
+    "images",
+    "correct",
+];
+
+/// The number that `field` names; `class` picks one class of a per-class value.
+pub(super) fn read(measured: &Measured, field: &str, class: Option<&str>) -> Figure {
+    match measured {
+        Measured::Failed => Figure::Failed,
+        Measured::Missing => Figure::Missing,
+        Measured::Numbers(value) => path(value, field, false),
+        Measured::Metrics(table) => match class {
+            Some(class) => of_class(table, field, class),
+            None => of_metrics(table, field),
+        },
+    }
+}
+
+fn of_metrics(table: &MetricsTable, field: &str) -> Figure {
+    let plain = |value: f64, form| {
+        Figure::Reading(Reading {
+            value,
+            form,
+            interval: None,
+            paired: None,
+            selected: table.selected_on_this_split,
+        })
+    };
+    let paired = |get: fn(&Paired) -> (Option<f64>, Form)| {
+        let Some(paired) = &table.paired else {
+            return Figure::Missing;
+        };
+        match get(paired) {
+            (Some(value), form) => plain(value, form),
+            (None, _) => Figure::Missing,
+        }
+    };
+    match field {
+        "top1" => share(&table.top1, table),
+        "top5" => table
+            .top5
+            .as_ref()
+            .map_or(Figure::Missing, |s| share(s, table)),
+        "mean_per_class" => plain(table.mean_per_class, Form::Percent),
+        "images" => plain(table.top1.total as f64, Form::Count),
+        "correct" => plain(table.top1.correct as f64, Form::Count),
+        "won" => paired(|p| (Some(p.won as f64), Form::Count)),
+        "lost" => paired(|p| (Some(p.lost as f64), Form::Count)),
+        "p_value" => paired(|p| (p.p_value, Form::Probability)),
+        "difference" => match table.paired {
+            None => Figure::Missing,
+            Some(paired) => Figure::Reading(Reading {
+                value: paired.difference,
+                form: Form::Points,
+                interval: None,
+                paired: Some(paired),
+                selected: table.selected_on_this_split,
+            }),
+        },
+        _ => {
+            let value = serde_json::to_value(table).unwrap_or_default();
+            path(&value, field, table.selected_on_this_split)
+        }
+    }
+}
+
+fn of_class(table: &MetricsTable, field: &str, class: &str) -> Figure {
+    let Some(ClassMetrics { top1, .. }) = table.per_class.iter().find(|c| c.class == class) else {
+        return Figure::Missing;
+    };
+    let count = |value: u64| {
+        Figure::Reading(Reading {
+            value: value as f64,
+            form: Form::Count,
+            interval: None,
+            paired: None,
+            selected: table.selected_on_this_split,
+        })
+    };
+    match field {
+        "per_class" => share(top1, table),
+        "images" => count(top1.total),
+        "correct" => count(top1.correct),
+        _ => Figure::Unknown,
+    }
+}
+
+fn share(share: &Share, table: &MetricsTable) -> Figure {
+    Figure::Reading(Reading {
+        value: share.percent,
+        form: Form::Percent,
+        interval: Some((share.low, share.high)),
+        paired: None,
+        selected: table.selected_on_this_split,
+    })
+}
+
+/// The number at a dotted path: `top1.low`, `curve.3`.
+fn path(value: &Value, field: &str, selected: bool) -> Figure {
+    let mut at = value;
+    for step in field.split('.') {
+        let next = match at {
+            Value::Object(map) => map.get(step),
+            Value::Array(list) => step.parse().ok().and_then(|i: usize| list.get(i)),
+            // `paired.won` without a baseline.
+            Value::Null => return Figure::Missing,
+            _ => None,
+        };
+        match next {
+            Some(next) => at = next,
+            None => return Figure::Unknown,
+        }
+    }
+    match at {
+        Value::Null => Figure::Missing,
+        value => value.as_f64().map_or(Figure::Unknown, |value| {
+            Figure::Reading(Reading {
+                value,
+                form: if at.is_u64() {
+                    Form::Count
+                } else {
+                    Form::Plain
+                },
+                interval: None,
+                paired: None,
+                selected,
+            })
+        }),
+    }
+}
+
+/// Names of the numbers that a node with an artifact of `type` has; with
+/// `class`, those that it has for each class.
+pub(super) fn fields(r#type: Type, class: bool) -> Vec<String> {
+    let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
+    match (r#type, class) {
+        (Type::Metrics, true) => owned(&["per_class", "images", "correct"]),
+        (Type::Metrics, false) => {
+            let mut names: Vec<String> = owned(METRICS);
+            names.retain(|name| name != "per_class");
+            names
+        }
+        (Type::Answers, false) => {
+            let value = serde_json::to_value(AnswersSummary::default()).unwrap_or_default();
+            let fields = value.as_object().into_iter().flatten();
+            let numbers = fields.filter(|(_, value)| value.is_number());
+            numbers.map(|(name, _)| name.clone()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a dotted path can lead to a number in `metrics.json`, known without a run.
+pub(super) fn is_metrics_path(field: &str) -> bool {
+    let share = Share {
+        correct: 0,
+        total: 0,
+        percent: 0.0,
+        low: 0.0,
+        high: 0.0,
+    };
+    let sample = MetricsTable {
+        top1: share,
+        top5: Some(share),
+        mean_per_class: 0.0,
+        per_class: Vec::new(),
+        confusion: Vec::new(),
+        paired: Some(Paired {
+            difference: 0.0,
+            won: 0,
+            lost: 0,
+            p_value: Some(1.0),
+        }),
+        selected_on_this_split: false,
+        curve: Vec::new(),
+    };
+    let list = ["per_class.", "confusion.", "curve."];
+    list.iter().any(|head| field.starts_with(head))
+        || matches!(of_metrics(&sample, field), Figure::Reading(_))
+}
+
+impl Reading {
+    /// The reading as a table's cell.
+    pub(super) fn cell(&self) -> Cell {
+        let mut cell = Cell {
+            mark: if self.selected { SELECTED } else { "" },
+            ..Cell::number(self.value, write(self.value, self.form))
+        };
+        if let Some((low, high)) = self.interval {
+            cell.detail = format!("[{low:.1}, {high:.1}]");
+            cell.more = vec![("low", low), ("high", high)];
+        }
+        if let Some(paired) = self.paired {
+            cell.detail = format!("won {}, lost {}", paired.won, paired.lost);
+            cell.more = vec![("won", paired.won as f64), ("lost", paired.lost as f64)];
+            if let Some(p) = paired.p_value {
+                let _ = write!(cell.detail, ", {}", write_p(p));
+                cell.more.push(("p", p));
+            }
+        }
+        cell
+    }
+}
+
+/// A number in its form.
+pub(super) fn write(value: f64, form: Form) -> String {
+    match form {
+        Form::Percent => format!("{value:.2}"),
+        // Not "-0.00".
+        Form::Points if value.abs() < 0.005 => "0.00".to_owned(),
+        Form::Points => format!("{value:+.2}"),
+        Form::Count => format!("{value:.0}"),
+        Form::Probability if value < 0.001 => "< 0.001".to_owned(),
+        Form::Probability => format!("{value:.3}"),
+        Form::Plain => {
+            let whole = value.abs().max(1.0).log10().floor();
+            let digits = (3.0 - whole).clamp(0.0, 6.0) as usize;
+            format!("{value:.digits$}")
+        }
+    }
+}
+
+fn write_p(p: f64) -> String {
+    match write(p, Form::Probability) {
+        small if small.starts_with('<') => format!("p {small}"),
+        exact => format!("p = {exact}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_in_their_form() {
+        assert_eq!(write(70.346, Form::Percent), "70.35");
+        assert_eq!(write(2.5, Form::Points), "+2.50");
+        assert_eq!(write(-0.001, Form::Points), "0.00");
+        assert_eq!(write(10_000.0, Form::Count), "10000");
+        assert_eq!(write(0.0004, Form::Probability), "< 0.001");
+        assert_eq!(write(0.123_456, Form::Plain), "0.123");
+        assert_eq!(write(123.456, Form::Plain), "123.5");
+    }
+
+    #[test]
+    fn every_named_field_of_metrics_is_a_path_or_a_name() {
+        for field in fields(Type::Metrics, false) {
+            assert!(is_metrics_path(&field), "{field}");
+        }
+        assert!(is_metrics_path("top1.low") && is_metrics_path("paired.won"));
+        assert!(!is_metrics_path("top2") && !is_metrics_path("top1.middle"));
+    }
+}

@@ -1,0 +1,275 @@
+//! What a worker does with one node: items looked up, computed and committed
+//! batch by batch, then the artifact, then its record.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::{Event, Fingerprint};
+use crate::{
+    artifact::{Content, FileEntry, Manifest, Output},
+    digest::Digest,
+    node::{Ctx, Done, Inputs, Item, Models, Node},
+    pipeline::NodeId,
+    store::{Committed, Output as RecordOutput, Record, Store},
+};
+
+/// Everything that a worker needs for one node.
+pub(super) struct Job {
+    pub(super) id: NodeId,
+    pub(super) node: Arc<dyn Node>,
+    pub(super) kind: &'static str,
+    pub(super) inputs: Inputs,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) batch: Option<usize>,
+    /// Compute items even if the store has them, and replace the record.
+    pub(super) force: bool,
+    pub(super) provenance: Value,
+}
+
+/// A finished node.
+pub(super) struct Finished {
+    pub(super) artifact: Digest,
+    pub(super) took: Duration,
+    /// Items computed and items found.
+    pub(super) items: (u64, u64),
+}
+
+/// What a worker tells the loop.
+pub(super) enum Message {
+    Event(Event),
+    Done(NodeId, Result<Finished>),
+}
+
+/// The run was stopped by the user before this node was done.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by the user")]
+pub(super) struct Stopped;
+
+/// Runs one node to its record.
+pub(super) fn execute(
+    job: &Job,
+    store: &Store,
+    models: Option<&mut Models>,
+    device: &str,
+    stop: &AtomicBool,
+    tell: &Sender<Message>,
+) -> Result<Finished> {
+    let began = Instant::now();
+    let started = SystemTime::now();
+    let send = |event| {
+        // The loop outlives its workers, so nothing is lost here.
+        let _ = tell.send(Message::Event(event));
+    };
+    let stopped = || stop.load(Ordering::Relaxed);
+    let warn = |message| {
+        send(Event::Warning {
+            node: Some(job.id),
+            message,
+        });
+    };
+    let progress = |done, total, unit: &str| {
+        send(Event::Progress {
+            node: job.id,
+            done,
+            total,
+            unit: unit.to_owned(),
+        });
+    };
+    let mut ctx = Ctx {
+        models,
+        stop: &stopped,
+        warn: &warn,
+        progress: &progress,
+        batch: job.batch,
+    };
+    let (done, items) = run_items(job, store, &mut ctx, &send)?;
+    if stopped() {
+        bail!(Stopped);
+    }
+    let output = job.node.finish(&job.inputs, &done, &mut ctx)?;
+    let manifest = put(store, output, &job.inputs)?;
+    let artifact = store.put(&manifest.bytes())?;
+    let mut provenance = job.provenance.clone();
+    if let Some(map) = provenance.as_object_mut() {
+        let since = started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        map.insert("started".into(), since.as_secs().into());
+        map.insert("seconds".into(), json!(began.elapsed().as_secs_f64()));
+        map.insert("device".into(), device.into());
+        map.insert("items_computed".into(), items.0.into());
+        map.insert("items_found".into(), items.1.into());
+    }
+    let record = Record {
+        key: job.fingerprint.key,
+        artifact,
+        kind: job.kind.to_owned(),
+        outputs: record_outputs(&manifest, artifact),
+        fingerprint: job.fingerprint.content.clone(),
+        recipe: Some(job.fingerprint.recipe),
+        provenance,
+    };
+    let artifact = match commit(store, &record, job.force)? {
+        Committed::New => artifact,
+        Committed::Adopted(other) => {
+            if other.artifact != artifact {
+                warn(format!(
+                    "another run recorded a different result for the same key ({} there, {} here); the first one stays",
+                    other.artifact.short(),
+                    artifact.short()
+                ));
+            }
+            other.artifact
+        }
+    };
+    Ok(Finished {
+        artifact,
+        took: began.elapsed(),
+        items,
+    })
+}
+
+fn commit(store: &Store, record: &Record, force: bool) -> Result<Committed> {
+    Ok(if force {
+        store.replace(record)?
+    } else {
+        store.commit(record)?
+    })
+}
+
+/// Everything that must be present for the record to count: the manifest first.
+fn record_outputs(manifest: &Manifest, artifact: Digest) -> Vec<RecordOutput> {
+    let head = RecordOutput {
+        name: "manifest.json".to_owned(),
+        digest: artifact,
+        size: manifest.bytes().len() as u64,
+    };
+    let files = manifest.files.iter().map(|file| RecordOutput {
+        name: file.name.clone(),
+        digest: file.digest,
+        size: file.size,
+    });
+    std::iter::once(head).chain(files).collect()
+}
+
+/// Stores an output's files.
+fn put(store: &Store, output: Output, inputs: &Inputs) -> Result<Manifest> {
+    let mut files = Vec::new();
+    for (name, content) in output.files {
+        let (digest, size) = match content {
+            Content::Bytes(bytes) => (store.put(&bytes)?, bytes.len() as u64),
+            Content::File(path) => (store.put_file(&path)?, fs_err::metadata(&path)?.len()),
+        };
+        files.push(FileEntry { name, digest, size });
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    ensure!(
+        files.windows(2).all(|pair| pair[0].name != pair[1].name),
+        "two files of the artifact have one name"
+    );
+    Ok(Manifest {
+        r#type: output.r#type,
+        files,
+        labels: output.labels.into_iter().chain(inputs.labels()).collect(),
+    })
+}
+
+/// Asks for items until there are no new ones; returns their values and how
+/// many were computed and found.
+fn run_items(
+    job: &Job,
+    store: &Store,
+    ctx: &mut Ctx<'_>,
+    send: &dyn Fn(Event),
+) -> Result<(Done, (u64, u64))> {
+    let mut done = Done::default();
+    let (mut computed, mut found) = (0, 0);
+    let Some(space) = job.node.space(&job.inputs)? else {
+        return Ok((done, (0, 0)));
+    };
+    let space = item_space(job.kind, &space);
+    let known = store.items(&space)?;
+    loop {
+        let items = job.node.items(&job.inputs, &done)?;
+        ensure!(
+            items.len() >= done.len(),
+            "kind `{}` took back items that were done",
+            job.kind
+        );
+        let new = &items[done.len()..];
+        if new.is_empty() {
+            return Ok((done, (computed, found)));
+        }
+        let mut values: HashMap<usize, Arc<[u8]>> = HashMap::new();
+        if !job.force {
+            for (i, item) in new.iter().enumerate() {
+                if let Some(value) = known.get(&item_key(item)) {
+                    values.insert(i, value.into());
+                }
+            }
+        }
+        found += values.len() as u64;
+        send(Event::Items {
+            node: job.id,
+            total: items.len() as u64,
+            cached: found,
+        });
+        let missing: Vec<usize> = (0..new.len()).filter(|i| !values.contains_key(i)).collect();
+        let size = job.batch.unwrap_or_else(|| job.node.batch()).max(1);
+        for chunk in missing.chunks(size) {
+            if (ctx.stop)() {
+                bail!(Stopped);
+            }
+            let batch: Vec<Item> = chunk.iter().map(|i| new[*i].clone()).collect();
+            let results = job.node.compute(&job.inputs, &batch, &done, ctx)?;
+            ensure!(
+                results.len() == batch.len() || ((ctx.stop)() && results.len() < batch.len()),
+                "kind `{}` gave {} values for {} items",
+                job.kind,
+                results.len(),
+                batch.len()
+            );
+            let pack: Vec<(Digest, Vec<u8>)> =
+                batch.iter().map(item_key).zip(results).collect();
+            // One file and one fsync a batch: what is finished survives a kill.
+            if !pack.is_empty() {
+                store
+                    .commit_items(&space, &pack)
+                    .context("failed to store a finished batch")?;
+            }
+            computed += pack.len() as u64;
+            send(Event::Batch {
+                node: job.id,
+                items: pack.len() as u64,
+            });
+            if pack.len() < batch.len() {
+                bail!(Stopped);
+            }
+            for (i, (_, value)) in chunk.iter().zip(pack) {
+                values.insert(*i, value.into());
+            }
+        }
+        for (i, item) in new.iter().enumerate() {
+            let value = values.remove(&i).context("an item has no value")?;
+            done.list.push((item.clone(), value));
+        }
+    }
+}
+
+/// The space of items of `kind` that share `what`.
+pub(super) fn item_space(kind: &str, what: &Value) -> Digest {
+    Digest::of_json("runner item space v1", &json!({"kind": kind, "space": what}))
+}
+
+/// The key of an item inside its space.
+pub(super) fn item_key(item: &Item) -> Digest {
+    Digest::derived("runner item key v1", &item.id)
+}

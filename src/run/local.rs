@@ -1,0 +1,162 @@
+//! Workers on this machine: one thread for each device, which owns the models
+//! loaded there, and a few threads for nodes without a model. They start what
+//! they are given and answer on one channel; they never call back.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex,
+        atomic::AtomicBool,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, Scope},
+};
+
+use anyhow::{Result, anyhow};
+
+use super::execute::{Job, Message, execute};
+use crate::{
+    node::{DeviceChoice, Models, Pool},
+    store::Store,
+};
+
+/// What a device's thread is asked to do.
+enum Work {
+    Run(Box<Job>),
+    /// No later node needs this model.
+    Release(String),
+}
+
+/// The workers of one run; they end when this is dropped.
+pub(super) struct Workers<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    store: &'env Store,
+    stop: &'env AtomicBool,
+    tell: Sender<Message>,
+    cpu: Sender<Work>,
+    devices: BTreeMap<String, Sender<Work>>,
+}
+
+impl<'scope, 'env> Workers<'scope, 'env> {
+    /// Starts `threads` threads for nodes without a model; device threads
+    /// start with their first node.
+    pub(super) fn new(
+        scope: &'scope Scope<'scope, 'env>,
+        store: &'env Store,
+        stop: &'env AtomicBool,
+        tell: Sender<Message>,
+        threads: usize,
+    ) -> Self {
+        let (cpu, jobs) = channel();
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..threads {
+            let (jobs, tell) = (Arc::clone(&jobs), tell.clone());
+            spawn(scope, "cpu", move || serve(&jobs, None, store, stop, &tell));
+        }
+        Self {
+            scope,
+            store,
+            stop,
+            tell,
+            cpu,
+            devices: BTreeMap::new(),
+        }
+    }
+
+    /// Gives `job` to a thread of `pool`; `device` matters for [`Pool::Model`].
+    pub(super) fn start(&mut self, job: Job, pool: Pool, device: &DeviceChoice) {
+        let queue = match pool {
+            Pool::Cpu => &self.cpu,
+            Pool::Model => self.device(device),
+        };
+        // A thread only ends after its queue is dropped.
+        let _ = queue.send(Work::Run(Box::new(job)));
+    }
+
+    /// Tells every device that no later node needs `model`.
+    pub(super) fn release(&self, model: &str) {
+        for queue in self.devices.values() {
+            let _ = queue.send(Work::Release(model.to_owned()));
+        }
+    }
+
+    fn device(&mut self, device: &DeviceChoice) -> &Sender<Work> {
+        let (scope, store, stop) = (self.scope, self.store, self.stop);
+        let tell = &self.tell;
+        self.devices.entry(device.to_string()).or_insert_with(|| {
+            let (queue, jobs) = channel();
+            let (jobs, tell, device) = (Arc::new(Mutex::new(jobs)), tell.clone(), device.clone());
+            spawn(scope, &device.to_string(), move || {
+                serve(&jobs, Some(Models::new(device)), store, stop, &tell);
+            });
+            queue
+        })
+    }
+}
+
+fn spawn<'scope>(scope: &'scope Scope<'scope, '_>, name: &str, work: impl FnOnce() + Send + 'scope) {
+    let builder = thread::Builder::new().name(format!("runner {name}"));
+    // Without a thread nothing can run; the loop sees the queue closed.
+    let _ = builder.spawn_scoped(scope, work);
+}
+
+/// A thread's life: jobs until the queue is dropped.
+fn serve(
+    jobs: &Mutex<Receiver<Work>>,
+    mut models: Option<Models>,
+    store: &Store,
+    stop: &AtomicBool,
+    tell: &Sender<Message>,
+) {
+    let mut poisoned: Option<String> = None;
+    loop {
+        let next = match jobs.lock() {
+            Ok(jobs) => jobs.recv(),
+            Err(_) => return,
+        };
+        let job = match next {
+            Ok(Work::Run(job)) => job,
+            Ok(Work::Release(model)) => {
+                if let Some(models) = &mut models {
+                    models.release(&model);
+                }
+                continue;
+            }
+            Err(_) => return,
+        };
+        let device = models.as_ref().map_or_else(|| "cpu".to_owned(), Models::device_name);
+        let result = match &poisoned {
+            Some(reason) => Err(anyhow!("{device} stopped working earlier in this run: {reason}")),
+            None => catch_unwind(AssertUnwindSafe(|| {
+                execute(&job, store, models.as_mut(), &device, stop, tell)
+            }))
+            .unwrap_or_else(|panic| {
+                let reason = panic_text(panic.as_ref());
+                // A panic on a GPU leaves its stream in an unknown state.
+                if models.as_ref().is_some_and(Models::is_cuda) {
+                    poisoned = Some(reason.clone());
+                }
+                Err(anyhow!("panicked: {reason}\nhint: this is a bug in `{}`; please report it with the pipeline", job.kind))
+            }),
+        };
+        if tell.send(Message::Done(job.id, result)).is_err() {
+            return;
+        }
+    }
+}
+
+/// The message of a panic.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
+}
+
+/// Receives the next message; an error means that no worker is left.
+pub(super) fn wait(messages: &Receiver<Message>) -> Result<Message> {
+    messages.recv().map_err(|_| anyhow!("all workers ended"))
+}

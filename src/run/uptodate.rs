@@ -1,0 +1,100 @@
+//! The one derived index that makes a run with nothing to do fast: what a
+//! finished run looked at, and what it printed.
+//!
+//! It says nothing about results by itself. It holds only while every file that
+//! the run read is the same one (device, inode, size, times) and nothing was
+//! added to or removed from the store's folders since. In any other case, or
+//! when the file is gone or damaged, the graph is looked at node by node.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    digest::{Digest, Identity},
+    store::{Generation, Store},
+};
+
+/// A file changed less than this before the run began may change again within
+/// the resolution of its times, so nothing is concluded from it.
+const RACY: Duration = Duration::from_millis(20);
+
+/// What a finished run looked at.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UpToDate {
+    files: Vec<(PathBuf, Identity)>,
+    generation: Generation,
+    /// Nodes of the run, all of them in the store.
+    pub nodes: usize,
+    /// What the run printed to stdout.
+    pub printed: String,
+    /// The same as JSON.
+    pub json: Value,
+    /// Where its report is.
+    pub report: Option<PathBuf>,
+}
+
+/// The name of the index of one command: the program, the pipeline file and
+/// everything on the command line that changes the graph.
+pub fn index_name(pipeline: &Path, arguments: &Value) -> String {
+    let program = std::env::current_exe()
+        .ok()
+        .and_then(|path| path.metadata().ok())
+        .map(|metadata| Identity::of(&metadata));
+    let place = std::path::absolute(pipeline).unwrap_or_else(|_| pipeline.to_owned());
+    let what = json!({"program": program, "pipeline": place, "arguments": arguments});
+    Digest::of_json("runner up-to-date index v1", &what).to_string()
+}
+
+impl UpToDate {
+    /// The index called `name`, if all that it says still holds.
+    pub fn load(store: &Store, name: &str) -> Option<Self> {
+        let index: Self = serde_json::from_slice(&store.load_index(name)?).ok()?;
+        let same = |(path, identity): &(PathBuf, Identity)| {
+            fs_err::metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == *identity)
+        };
+        (index.files.iter().all(same) && index.generation == store.generation()).then_some(index)
+    }
+
+    /// Saves the index of a run that began at `began`, read `files` and left
+    /// every node in the store. A file that cannot be trusted to be unchanged
+    /// leaves no index, which costs only time.
+    pub fn save(
+        store: &Store,
+        name: &str,
+        began: SystemTime,
+        files: Vec<PathBuf>,
+        nodes: usize,
+        printed: (String, Value),
+        report: Option<PathBuf>,
+    ) {
+        let began = began.checked_sub(RACY).unwrap_or(UNIX_EPOCH);
+        let mut list = Vec::new();
+        for path in files {
+            let Ok(metadata) = fs_err::metadata(&path) else {
+                return;
+            };
+            let changed = metadata.modified().unwrap_or(began);
+            // The run's own report is newer than its begin, and nobody's input.
+            if changed >= began && Some(&path) != report.as_ref() {
+                return;
+            }
+            list.push((path, Identity::of(&metadata)));
+        }
+        let index = Self {
+            files: list,
+            generation: store.generation(),
+            nodes,
+            printed: printed.0,
+            json: printed.1,
+            report,
+        };
+        if let Ok(bytes) = serde_json::to_vec(&index) {
+            store.save_index(name, &bytes);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What can go wrong with a store, beyond a miss.
+
+use std::{fmt, io, path::PathBuf};
+
+use rustix::io::Errno;
+
+use crate::digest::Digest;
+
+/// A failure of the store itself. Damage is not one: a damaged entry is a miss.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder holds something else.
+    #[error(
+        "open `{}` as a cache: the folder is not empty and holds no cache\n\
+         hint: name an empty or a new folder", .0.display()
+    )]
+    NotACache(PathBuf),
+    /// `FORMAT` says something that no version ever wrote.
+    #[error(
+        "open the cache `{}`: its `FORMAT` reads `{found}`\n\
+         hint: if this is a cache, restore the file to `runner-cache 1 blake3`", root.display()
+    )]
+    UnknownFormat {
+        /// The folder.
+        root: PathBuf,
+        /// The first line of `FORMAT`, shortened.
+        found: String,
+    },
+    /// A later version of the program wrote the store.
+    #[error(
+        "open the cache `{}`: it has format {found}, and this version knows format {known}\n\
+         hint: update runner, or name another cache folder", root.display()
+    )]
+    NewerFormat {
+        /// The folder.
+        root: PathBuf,
+        /// The format of the store.
+        found: u32,
+        /// The newest format this version can read.
+        known: u32,
+    },
+    /// Something was to be written to a store that can only be read.
+    #[error("write to the cache `{}`: it is read-only", .0.display())]
+    ReadOnly(PathBuf),
+    /// A record may not be visible where its objects are not.
+    #[error("record `{}`: its output `{name}` is not in the cache", key.short())]
+    MissingObject {
+        /// The record's key.
+        key: Digest,
+        /// The output's name.
+        name: String,
+    },
+    /// A record that could not be read back.
+    #[error("record `{}`: {reason}", key.short())]
+    BadRecord {
+        /// The record's key.
+        key: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name of a run, a pin or an index that cannot be a file name everywhere.
+    #[error(
+        "use `{0}` as a name\n\
+         hint: 1 to 128 letters, digits, `.`, `_` or `-`, not beginning with `.` or `-`"
+    )]
+    BadName(String),
+    /// A list of pins that cannot be read; nothing is deleted while it is there.
+    #[error(
+        "read the pins `{0}`\n\
+         hint: remove them by `unpin` and pin again"
+    )]
+    BadPins(String),
+    /// The operating system refused.
+    #[error("{action} `{}`: {source}{hint}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+        /// What may help.
+        hint: Hint,
+    },
+}
+
+/// Advice that follows from an error of the operating system.
+#[derive(Debug, Clone, Copy)]
+pub struct Hint(&'static str);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "\nhint: {}", self.0)
+        }
+    }
+}
+
+impl StoreError {
+    pub(super) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        let source = source.into();
+        let hint = match Errno::from_io_error(&source) {
+            Some(Errno::NOSPC | Errno::DQUOT) => "free some space, for example with `cache gc`",
+            Some(Errno::MFILE | Errno::NFILE) => "raise the limit of open files (`ulimit -n`)",
+            Some(Errno::ACCESS | Errno::PERM) => "check who owns the cache folder",
+            _ => "",
+        };
+        Self::Io {
+            action,
+            path: path.into(),
+            source,
+            hint: Hint(hint),
+        }
+    }
+}
