@@ -34,6 +34,7 @@ use std::{
 pub use graph::{
     Exec, Graph, Instance, ModelSpec, NodeId, Point, Seen, Source, TableSpec, TableValue,
 };
+pub use names::nearest;
 pub use schema::schema;
 
 use self::{
@@ -223,6 +224,13 @@ fn stem(path: &Path) -> String {
         || "pipeline".to_owned(),
         |stem| stem.to_string_lossy().into_owned(),
     )
+}
+
+/// The root of the project that the pipeline at `path` is in: the nearest
+/// folder above it that holds a `runner.toml`, else the current folder.
+pub fn project(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    root(&normal(&here.join(path)), here.clone())
 }
 
 /// The nearest folder above `path` that holds a `runner.toml`, else `here`.

@@ -11,7 +11,7 @@ pub(super) fn is_valid(name: &str) -> bool {
 }
 
 /// The one of `names` that was most likely meant by `word`.
-pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     names
         .into_iter()
