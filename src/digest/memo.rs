@@ -380,7 +380,7 @@ mod tests {
     /// Writes a file last modified an hour ago; its change time is still now.
     fn old_file(path: &Path, bytes: &[u8]) -> Identity {
         fs::write(path, bytes).unwrap();
-        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        let hour_ago = SystemTime::now() - Duration::from_hours(1);
         let file = File::options().write(true).open(path).unwrap();
         file.set_times(FileTimes::new().set_modified(hour_ago))
             .unwrap();

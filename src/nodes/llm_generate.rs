@@ -12,7 +12,8 @@ use crate::{
     digest::Digest,
     models::{
         answer::{Parsed, parse},
-        llm::{Request, Sampling},
+        llm::{Limits, Progress, Request, Stopped},
+        sampling::Sampling,
     },
     node::{Accept, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port, TextFile},
     nodes::template::Templates,
@@ -235,12 +236,18 @@ impl Node for LlmGenerate {
                     top_k: self.top_k,
                     top_p: self.top_p,
                     max_tokens: self.max_tokens,
+                    stop: Vec::new(),
                 },
-                stream: attempt.draws,
+                key: attempt.draws,
             });
         }
-        let total = requests.len() as u64;
-        let generations = llm.generate(&requests, &mut |finished| progress(finished as u64, total, "answers"), stop)?;
+        let mut on_step = |at: Progress| progress(at.finished as u64, at.wanted as u64, "answers");
+        let generations = match llm.generate(&requests, &Limits::default(), &mut on_step, stop) {
+            Ok(generations) => generations,
+            // What was begun is given up; finished batches are kept by the engine.
+            Err(error) if error.is::<Stopped>() => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
         generations
             .into_iter()
             .map(|generation| {

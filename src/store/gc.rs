@@ -75,7 +75,7 @@ struct Candidate {
     entry: Listed,
     what: What,
     /// The objects that the record names.
-    objects: Vec<Digest>,
+    objects: HashSet<Digest>,
     /// Whether it must stay, whatever its age.
     held: bool,
 }
@@ -213,10 +213,10 @@ impl Inner {
             };
             let (what, objects) = match Written::decode(&bytes, &key, DOMAIN) {
                 Ok(written) if written.references().all(|object| self.has(&object)) => {
-                    (What::Record, mentioned(&bytes))
+                    (What::Record, written.named())
                 }
                 Err(unreadable) if !unreadable.damaged => (What::Record, mentioned(&bytes)),
-                _ => (What::Broken, Vec::new()),
+                _ => (What::Broken, HashSet::new()),
             };
             all.push(Candidate {
                 held: keep.contains(&key) || is_young(&entry),
@@ -234,7 +234,7 @@ impl Inner {
                     held: space.is_some_and(|s| keep.contains(&s)) || is_young(&entry),
                     entry,
                     what: What::Pack,
-                    objects: Vec::new(),
+                    objects: HashSet::new(),
                 });
             }
         }
@@ -310,14 +310,12 @@ fn day(now: i64) -> String {
     time.strftime("%Y%m%d").to_string()
 }
 
-/// Every digest that a record's text mentions: what a record of any version may name.
-fn mentioned(text: &[u8]) -> Vec<Digest> {
-    let found: HashSet<Digest> = text
-        .split(|byte| !byte.is_ascii_hexdigit())
+/// Every digest that a record's text mentions: what a record of another version may name.
+fn mentioned(text: &[u8]) -> HashSet<Digest> {
+    text.split(|byte| !byte.is_ascii_hexdigit())
         .filter(|run| run.len() == 64)
         .filter_map(|run| str::from_utf8(run).ok()?.parse().ok())
-        .collect();
-    found.into_iter().collect()
+        .collect()
 }
 
 #[cfg(test)]
@@ -338,10 +336,6 @@ mod tests {
             r#"{{"v":9,"tree":{{"x":["{a}"]}},"c":"{b}","d":"{}"}}"#,
             "a".repeat(65)
         );
-        let mut found = mentioned(text.as_bytes());
-        found.sort_unstable();
-        let mut both = [a, b];
-        both.sort_unstable();
-        assert_eq!(found, both);
+        assert_eq!(mentioned(text.as_bytes()), HashSet::from([a, b]));
     }
 }

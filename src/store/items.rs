@@ -113,7 +113,8 @@ impl Store {
         let digest = hash(&bytes);
         let place = Place::new(&space_path(space), &digest.to_string());
         let tmp = self.0.tmp_with(&bytes)?;
-        let judge = |path: &str| self.0.judge_pack(path, &digest);
+        let size = bytes.len() as u64;
+        let judge = |path: &str| self.0.judge_pack(path, &digest, Some(size));
         self.0.publish(&place, tmp, &judge)?;
         Ok(())
     }
@@ -207,12 +208,21 @@ impl Items {
 
 impl Inner {
     /// Judges the pack at `path` by its name, which is the digest of its bytes.
-    pub(super) fn judge_pack(&self, path: &str, digest: &Digest) -> io::Result<Present<()>> {
+    /// A size that is known is compared first.
+    pub(super) fn judge_pack(
+        &self,
+        path: &str,
+        digest: &Digest,
+        size: Option<u64>,
+    ) -> io::Result<Present<()>> {
         Ok(match self.dir.look(path)? {
             Found::Absent => Present::Absent,
             Found::Strange(what, id) => Present::Bad(what, id),
             Found::File(file, identity) => {
                 let id = Some(identity.file);
+                if size.is_some_and(|size| size != identity.size) {
+                    return Ok(Present::Bad("it has another size".to_owned(), id));
+                }
                 match read_exactly(file, identity.size) {
                     Ok(bytes) if hash(&bytes) == *digest => Present::Good(()),
                     Ok(_) => Present::Bad("its bytes are not those of its name".to_owned(), id),

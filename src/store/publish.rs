@@ -406,7 +406,7 @@ mod tests {
     }
 
     /// What an entry says of itself: `good` is good.
-    fn judge<'a>(inner: &'a Inner) -> impl Fn(&str) -> io::Result<Present<String>> + 'a {
+    fn judge(inner: &Inner) -> impl Fn(&str) -> io::Result<Present<String>> + '_ {
         move |path| {
             Ok(match inner.dir.look(path)? {
                 Found::Absent => Present::Absent,

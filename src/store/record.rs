@@ -5,6 +5,8 @@
 //! record that it cannot read. A fingerprint or provenance too large for that is an object, and
 //! the record refers to it.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -144,6 +146,15 @@ impl Written {
         });
         let values = [self.fingerprint_object, self.provenance_object];
         outputs.chain(values.into_iter().flatten())
+    }
+
+    /// Every digest whose object, if it is one, belongs to the record.
+    pub(super) fn named(&self) -> HashSet<Digest> {
+        let references = self.references().map(|object| object.digest);
+        references
+            .chain([self.artifact])
+            .chain(self.recipe)
+            .collect()
     }
 
     /// The bytes of the record's file.

@@ -130,7 +130,7 @@ impl Round<'_> {
             self.report.packs += 1;
             let bad = match entry
                 .digest
-                .map(|digest| self.store.0.judge_pack(&path, &digest))
+                .map(|digest| self.store.0.judge_pack(&path, &digest, None))
             {
                 None => Some("its name is not one of a pack".to_owned()),
                 Some(Ok(Present::Bad(reason, _))) => Some(reason),
