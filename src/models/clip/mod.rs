@@ -1,7 +1,7 @@
 //! CLIP (Radford et al. 2021): images and texts into one space.
 //!
-//! Reads open_clip folders with a `ModifiedResNet` image tower. The reference
-//! for every number is open_clip's own code; `tests/fixtures/clip` holds what
+//! Reads `open_clip` folders with a `ModifiedResNet` image tower. The reference
+//! for every number is `open_clip`'s own code; `tests/fixtures/clip` holds what
 //! it computed on random weights.
 
 mod attnpool;
@@ -20,6 +20,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use rayon::prelude::*;
 
 use self::{
     config::Config,
@@ -67,7 +68,7 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Loads both towers from an open_clip folder.
+    /// Loads both towers from an `open_clip` folder.
     ///
     /// `dtype` (F32, F16 or BF16) is that of the weights and activations;
     /// normalizations and softmax are computed in f32 always.
@@ -143,7 +144,7 @@ impl Clip {
             .context("encode images without the image tower")?;
         let images: Vec<&Rgb8> = images.iter().collect();
         let rows = self.runner.map(&images, self.runner.images(), |images| {
-            rows(tower.forward(self.runner.pixels(images)?))
+            rows(tower.forward(self.runner.pixels(images)))
         })?;
         self.normalized(rows.concat(), "image")
     }
@@ -185,7 +186,9 @@ impl Clip {
             );
             // PyTorch's `normalize` guards against zero in the same way.
             let length = square.sqrt().max(1e-12) as f32;
-            row.iter_mut().for_each(|x| *x /= length);
+            for x in row {
+                *x /= length;
+            }
         }
         Ok(rows)
     }
@@ -233,16 +236,15 @@ impl Runner {
     }
 
     /// Normalised pixels [n, 3, size, size].
-    fn pixels(&self, images: &[&Rgb8]) -> Result<Tensor<4>> {
+    fn pixels(&self, images: &[&Rgb8]) -> Tensor<4> {
         let size = self.size;
-        let mut planes = Vec::with_capacity(images.len() * 3 * size * size);
-        for image in images {
-            self.normalize
-                .append(&resize_and_crop(image, size), &mut planes);
-        }
+        let mut planes = vec![0.0; images.len() * 3 * size * size];
+        (planes.par_chunks_exact_mut(3 * size * size).zip(images)).for_each(|(planes, image)| {
+            self.normalize.fill(&resize_and_crop(image, size), planes);
+        });
         let data = TensorData::new(planes, [images.len(), 3, size, size]);
         let data = data.convert_dtype(self.dtype);
-        Ok(Tensor::from_data(data, (&self.device, self.dtype)))
+        Tensor::from_data(data, (&self.device, self.dtype))
     }
 
     /// `work` of batches of `items`, in order: on the CPU of at most `most`

@@ -1,4 +1,4 @@
-//! Equality with open_clip on small random towers, stage by stage.
+//! Equality with `open_clip` on small random towers, stage by stage.
 //!
 //! The fixtures and the script that made them are in `tests/fixtures/clip`.
 
@@ -149,10 +149,7 @@ fn every_stage_of_the_image_tower_equals_the_reference() {
         let clip = load(name, DType::F32);
         let expected = expected(name);
         let images = images();
-        let pixels = clip
-            .runner
-            .pixels(&images.iter().collect::<Vec<_>>())
-            .unwrap();
+        let pixels = clip.runner.pixels(&images.iter().collect::<Vec<_>>());
         let tower = clip.image.as_ref().unwrap();
         let mut stages = 0;
         let map = tower.trunk.trace(pixels, |stage, x| {
