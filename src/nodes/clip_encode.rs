@@ -189,7 +189,7 @@ impl Node for ClipEncode {
             .collect())
     }
 
-    fn finish(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Output> {
+    fn finish(&self, inputs: &Inputs, done: &Done, _: &mut Ctx<'_>) -> Result<Output> {
         let values: BTreeMap<&[u8], &[u8]> = done
             .list
             .iter()
@@ -233,13 +233,6 @@ impl Node for ClipEncode {
         let (rows, classes) = self.rows(inputs)?;
         for row in &rows {
             push(row.text.as_deref().unwrap_or_default().as_bytes())?;
-        }
-        if inputs.has("candidates") {
-            for (i, class) in classes.iter().enumerate() {
-                if !rows.iter().any(|row| row.class_index == i) {
-                    (ctx.warn)(format!("class `{class}` has no candidate: the LLM gave no valid answer for it"));
-                }
-            }
         }
         Embeddings {
             images: false,

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::listed;
 use crate::{
     artifact::{Answer, Answers, Artifact, Output, Type},
     digest::Digest,
@@ -369,10 +370,16 @@ impl LlmGenerate {
         if invalid > 0 {
             (ctx.warn)(format!("{invalid} of {} first answers were not valid JSON and were asked again", first.len()));
         }
-        for (i, class) in answers.classes.iter().enumerate() {
-            if !answers.answers.iter().any(|a| a.class_index == i && a.valid) {
-                (ctx.warn)(format!("class `{class}` has no valid answer after {} attempts; it keeps what it had", self.attempts));
-            }
+        let without: Vec<&str> = (0..answers.classes.len())
+            .filter(|i| !answers.answers.iter().any(|a| a.class_index == *i && a.valid))
+            .map(|i| answers.classes[i].as_str())
+            .collect();
+        if !without.is_empty() {
+            (ctx.warn)(format!(
+                "no valid answer after {} attempts for {}: these classes keep what they had",
+                self.attempts,
+                listed(&without)
+            ));
         }
     }
 }

@@ -30,3 +30,16 @@ kinds! {
 pub fn kind(name: &str) -> Option<&'static KindInfo> {
     KINDS.iter().find(|kind| kind.name == name)
 }
+
+/// `` `a`, `b` and 3 more `` for messages about several classes.
+fn listed(names: &[&str]) -> String {
+    let shown: Vec<String> = names
+        .iter()
+        .take(4)
+        .map(|name| format!("`{name}`"))
+        .collect();
+    match names.len() {
+        0..=4 => shown.join(", "),
+        n => format!("{} and {} more", shown.join(", "), n - 4),
+    }
+}

@@ -90,8 +90,11 @@ impl Builder<'_> {
         let mut combinations: Vec<Vec<(String, Point)>> = vec![Vec::new()];
         let mut cut = false;
         for axis in axes(self.graph, &spec.values) {
+            let picked = |value: &TableValue| self.points_of(value, axis).len() < 2;
             let points = self.points(axis);
-            if points.len() < 2 || used.iter().any(|used| used.as_deref() == Some(axis)) {
+            if spec.values.iter().all(picked)
+                || used.iter().any(|used| used.as_deref() == Some(axis))
+            {
                 continue;
             }
             combinations = combinations
@@ -114,6 +117,20 @@ impl Builder<'_> {
             )));
         }
         tables
+    }
+
+    /// Points of `axis` among the instances of one value: one where the table
+    /// picked an instance (`eval@3.top1`), which is no axis left over.
+    fn points_of(&self, value: &TableValue, axis: &str) -> Vec<&Point> {
+        let mut points = Vec::new();
+        for id in &value.instances {
+            if let Some(point) = self.graph.node(*id).at.get(axis)
+                && !points.contains(&point)
+            {
+                points.push(point);
+            }
+        }
+        points
     }
 
     /// Points of `axis` in file order.
@@ -281,7 +298,15 @@ impl Builder<'_> {
             .iter()
             .filter(|id| {
                 let at = &self.graph.node(**id).at;
-                let fits = |axis: &str, point: &Point| at.get(axis).is_none_or(|p| p == point);
+                let on_side = |axis: &str| {
+                    [&spec.rows, &spec.columns]
+                        .iter()
+                        .any(|side| side.as_deref() == Some(axis))
+                };
+                let fits = |axis: &str, point: &Point| {
+                    at.get(axis).is_none_or(|p| p == point)
+                        || (!on_side(axis) && self.points_of(value, axis).len() == 1)
+                };
                 wanted.iter().all(|(axis, point)| fits(axis, point))
             })
             .map(|id| figure::read(&(self.measured)(*id), &value.field, class))

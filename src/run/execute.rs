@@ -34,6 +34,8 @@ pub(super) struct Job {
     /// Compute items even if the store has them, and replace the record.
     pub(super) force: bool,
     pub(super) provenance: Value,
+    /// Why it runs, in a sentence.
+    pub(super) why: String,
 }
 
 /// A finished node.
@@ -70,6 +72,11 @@ pub(super) fn execute(
         // The loop outlives its workers, so nothing is lost here.
         let _ = tell.send(Message::Event(event));
     };
+    send(Event::Started {
+        node: job.id,
+        key: job.fingerprint.key,
+        why: job.why.clone(),
+    });
     let stopped = || stop.load(Ordering::Relaxed);
     let warn = |message| {
         send(Event::Warning {
@@ -237,8 +244,7 @@ fn run_items(
                 results.len(),
                 batch.len()
             );
-            let pack: Vec<(Digest, Vec<u8>)> =
-                batch.iter().map(item_key).zip(results).collect();
+            let pack: Vec<(Digest, Vec<u8>)> = batch.iter().map(item_key).zip(results).collect();
             // One file and one fsync a batch: what is finished survives a kill.
             if !pack.is_empty() {
                 store
@@ -266,7 +272,10 @@ fn run_items(
 
 /// The space of items of `kind` that share `what`.
 pub(super) fn item_space(kind: &str, what: &Value) -> Digest {
-    Digest::of_json("runner item space v1", &json!({"kind": kind, "space": what}))
+    Digest::of_json(
+        "runner item space v1",
+        &json!({"kind": kind, "space": what}),
+    )
 }
 
 /// The key of an item inside its space.
