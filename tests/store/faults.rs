@@ -75,27 +75,23 @@ fn objects_are_on_the_disk_before_a_record_names_them() {
     let text = fs::read_to_string(&log).unwrap();
     fs::remove_file(&log).unwrap();
     // `fsync(3</root/tmp/x>) = 0` and `linkat(4</root/tmp>, "x", 5</root/objects/ab>, "y", 0) = 0`.
-    let within = |text: &str, open: char, close: char| -> Vec<String> {
-        let parts = text.split(open).skip(1);
-        parts
-            .filter_map(|part| Some(part.split_once(close)?.0.to_owned()))
-            .collect()
+    let named = |line: &str| -> Vec<String> {
+        let parts = line
+            .split('<')
+            .skip(1)
+            .filter_map(|part| part.split_once('>'));
+        let below = |path: &str| path.strip_prefix(root.to_str()?).map(str::to_owned);
+        parts.filter_map(|(path, _)| below(path)).collect()
     };
     let mut synced: Vec<String> = Vec::new();
     let mut linked: Vec<(String, usize)> = Vec::new();
-    for line in text.lines() {
-        let paths: Vec<_> = within(line, '<', '>')
-            .iter()
-            .map(|path| {
-                path.strip_prefix(root.to_str().unwrap())
-                    .unwrap_or_default()
-                    .to_owned()
-            })
-            .collect();
+    let calls = |line: &&str| line.contains(" fsync(") || line.contains(" linkat(");
+    for line in text.lines().filter(calls) {
+        let paths = named(line);
         if line.contains("fsync(") {
             synced.push(paths[0].clone());
         } else {
-            let file = format!("{}/{}", paths[0], within(line, '"', '"')[0]);
+            let file = format!("{}/{}", paths[0], line.split('"').nth(1).unwrap());
             assert!(
                 synced.contains(&file),
                 "{file} was linked before it was written: {text}"
