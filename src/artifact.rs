@@ -65,6 +65,17 @@ pub struct LabelUse {
     pub rows: String,
 }
 
+impl LabelUse {
+    /// Whether both may have read the label of the same image: rows named
+    /// differently are apart, unless one of them is `all`.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let all = |rows: &str| rows == "all";
+        self.data == other.data
+            && self.split == other.split
+            && (self.rows == other.rows || all(&self.rows) || all(&other.rows))
+    }
+}
+
 /// The list of an artifact's files; its digest is the artifact's identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -373,6 +384,9 @@ pub struct ClassAttributes {
     pub class: String,
     /// Chosen attributes, in the order in which a prompt names them.
     pub attributes: Vec<String>,
+    /// Score of the attributes together, where they were chosen by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
     /// Everything that was weighed, in candidate order (selection) or best first (ranking).
     #[serde(default)]
     pub candidates: Vec<Scored>,
@@ -454,7 +468,8 @@ pub struct Paired {
     pub won: u64,
     /// Images wrong here and right in the baseline.
     pub lost: u64,
-    /// McNemar's exact two-sided p-value; absent where labels of these images chose the prompts.
+    /// McNemar's exact two-sided p-value; absent where labels of these images
+    /// had a part in either of the two.
     pub p_value: Option<f64>,
 }
 
@@ -474,7 +489,8 @@ pub struct MetricsTable {
     pub confusion: Vec<Vec<u64>>,
     /// Against the baseline, where one was given.
     pub paired: Option<Paired>,
-    /// Whether labels of the scored images had a part in the classifier.
+    /// Whether labels of the scored images had a part in the classifier: chose
+    /// its prompts, or trained the model.
     pub selected_on_this_split: bool,
     /// What was learned on the way: a point an epoch, empty unless fine-tuned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -629,6 +645,7 @@ mod tests {
             classes: vec![ClassAttributes {
                 class: "cat".into(),
                 attributes: vec!["soft".into()],
+                score: Some(3.0),
                 candidates: vec![Scored {
                     attribute: "soft".into(),
                     score: 3.0,
@@ -637,6 +654,22 @@ mod tests {
                 images: Some(10),
             }],
         });
+    }
+
+    #[test]
+    fn label_uses_overlap_when_an_image_may_be_in_both() {
+        let of = |data: &[u8], split: &str, rows: &str| LabelUse {
+            data: Digest::of(data),
+            split: split.into(),
+            rows: rows.into(),
+        };
+        let all = of(b"a", "test", "all");
+        assert!(all.overlaps(&all) && all.overlaps(&of(b"a", "test", "even")));
+        assert!(of(b"a", "test", "even").overlaps(&all));
+        assert!(!of(b"a", "test", "even").overlaps(&of(b"a", "test", "odd")));
+        assert!(
+            !all.overlaps(&of(b"a", "train", "all")) && !all.overlaps(&of(b"b", "test", "all"))
+        );
     }
 
     #[test]

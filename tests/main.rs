@@ -1,7 +1,9 @@
 //! The one integration-test binary; every module is a topic.
 
+mod demo_run;
 mod engine;
 mod kill;
+mod parity;
 mod space;
 mod store;
 mod tidy;

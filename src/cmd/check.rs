@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{PIPELINE, PipelineArgs, load, print, print_json};
-use crate::{cli::Global, pipeline::Diagnostics};
+use crate::{cli::Global, diagnostic::Diagnostics};
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -25,7 +25,7 @@ pub(super) fn run(args: &CheckArgs, _: &Global) -> Result<ExitCode> {
         Ok(graph) => graph,
         Err(error) if args.json && error.is::<Diagnostics>() => {
             if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
-                print_json(&json!({"ok": false, "errors": diagnostics.json()}))?;
+                print_json(&json!({"ok": false, "errors": diagnostics}))?;
             }
             return Ok(ExitCode::from(PIPELINE));
         }

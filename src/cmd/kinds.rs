@@ -45,7 +45,7 @@ pub(super) fn run(args: &KindsArgs, _: &Global) -> Result<ExitCode> {
     };
     let Some(kind) = kind(name) else {
         let names = KINDS.iter().filter(|kind| !kind.hidden).map(|kind| kind.name);
-        let hint = pipeline::suggest(name, names).map_or_else(
+        let hint = pipeline::nearest(name, names).map_or_else(
             || "`runner kinds` lists them".to_owned(),
             |close| format!("did you mean `{close}`?"),
         );

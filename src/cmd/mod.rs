@@ -26,7 +26,8 @@ use clap::{Args, Subcommand};
 
 use crate::{
     cli::Global,
-    pipeline::{self, Diagnostics, Graph, NodeId},
+    diagnostic::Diagnostics,
+    pipeline::{self, Graph, NodeId},
     store::Store,
 };
 
@@ -134,7 +135,7 @@ fn fail(error: &anyhow::Error, global: &Global) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
-        eprint!("{}", diagnostics.render(global.color.stderr()));
+        eprint!("{}", diagnostics.render(global.color.stderr(), 100));
         return ExitCode::from(PIPELINE);
     }
     let exit = error.downcast_ref::<Exit>();
@@ -179,8 +180,8 @@ pub(crate) fn load(args: &PipelineArgs) -> Result<Graph> {
 /// root of the project that `pipeline` is in.
 pub(crate) fn store_folder(global: &Global, pipeline: Option<&Path>) -> PathBuf {
     global.cache.clone().unwrap_or_else(|| match pipeline {
-        Some(path) => pipeline::root(path).join("cache"),
-        None => pipeline::root(Path::new("x")).join("cache"),
+        Some(path) => pipeline::project(path).join("cache"),
+        None => pipeline::project(Path::new("pipeline.toml")).join("cache"),
     })
 }
 
@@ -201,7 +202,7 @@ pub(crate) fn nodes_called(graph: &Graph, names: &[String]) -> Result<BTreeSet<N
         }));
         if found.len() == before {
             let ids = graph.nodes.iter().flat_map(|node| [node.id.as_str(), node.name.as_str()]);
-            let hint = pipeline::suggest(name, ids)
+            let hint = pipeline::nearest(name, ids)
                 .map_or_else(|| "`runner graph` lists all nodes".to_owned(), |close| format!("did you mean `{close}`?"));
             return Err(Exit::usage(format!("there is no node `{name}`\nhint: {hint}")));
         }

@@ -64,7 +64,10 @@ pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<ExitCode> {
             .map(|()| ExitCode::SUCCESS);
     }
     if args.json {
-        print_json(&json!({"node": name, "record": record, "manifest": manifest}))?;
+        print_json(&json!({
+            "node": name, "key": record.key, "kind": record.kind, "artifact": record.artifact,
+            "fingerprint": record.fingerprint, "provenance": record.provenance, "manifest": manifest,
+        }))?;
     } else {
         print(&describe(name, &record, &manifest, &store)?)?;
     }

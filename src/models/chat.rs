@@ -284,6 +284,7 @@ fn strftime_now(format: &str) -> std::result::Result<String, minijinja::Error> {
 }
 
 /// JSON as Python writes it: without HTML escapes, with a space after `,` and `:`.
+#[expect(clippy::needless_pass_by_value, reason = "the signature of a filter")]
 fn tojson(value: &Value, options: Kwargs) -> std::result::Result<Value, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     let failed = |error: serde_json::Error| {

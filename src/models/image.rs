@@ -223,11 +223,15 @@ impl Normalize {
         Self { table }
     }
 
-    /// Appends the three planes of `image` to `planes`.
-    pub fn append(&self, image: &Rgb8, planes: &mut Vec<f32>) {
-        for (channel, table) in self.table.iter().enumerate() {
-            let bytes = image.pixels.iter().skip(channel).step_by(3);
-            planes.extend(bytes.map(|&byte| table[usize::from(byte)]));
+    /// Fills `planes`, three of the image's size, from `image`.
+    pub fn fill(&self, image: &Rgb8, planes: &mut [f32]) {
+        let size = image.width * image.height;
+        for ((channel, table), plane) in
+            (self.table.iter().enumerate()).zip(planes.chunks_mut(size))
+        {
+            for (value, pixel) in plane.iter_mut().zip(image.pixels.as_chunks::<3>().0) {
+                *value = table[usize::from(pixel[channel])];
+            }
         }
     }
 }

@@ -180,3 +180,100 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("the tokenizer panicked").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn open(change: impl FnOnce(&mut Value)) -> Result<Tokenizer> {
+        let fixture = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/llm/mistral/tokenizer.json"
+        );
+        let mut file: Value = serde_json::from_slice(&std::fs::read(fixture)?)?;
+        change(&mut file);
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, file.to_string())?;
+        Tokenizer::open(&path)
+    }
+
+    #[test]
+    fn hostile_files_end_soon_in_an_error_or_do_their_work() -> Result<()> {
+        let nested = |kind: &str, list: &str, depth: usize| {
+            let mut value = json!({"type": kind, list: []});
+            for _ in 0..depth {
+                value = json!({"type": kind, list: [value]});
+            }
+            value
+        };
+        let start = Instant::now();
+        for depth in [10, 55] {
+            for (field, list) in [
+                ("pre_tokenizer", "pretokenizers"),
+                ("normalizer", "normalizers"),
+                ("post_processor", "processors"),
+                ("decoder", "decoders"),
+            ] {
+                let value = nested("Sequence", list, depth);
+                let opened = open(|file| file[field] = value);
+                if let Ok(tokenizer) = opened {
+                    tokenizer.encode("a cat")?;
+                }
+            }
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "nesting took {:?}",
+            start.elapsed()
+        );
+        let start = Instant::now();
+        for pattern in ["(?=(a+)+b)c", "(a|a|a)*(?!a)b", "(.*)*\\1x"] {
+            let opened = open(|file| {
+                file["pre_tokenizer"] = json!({
+                    "type": "Split", "pattern": {"Regex": pattern},
+                    "behavior": "Isolated", "invert": false
+                });
+            });
+            if let Ok(tokenizer) = opened {
+                // Whether this fails is for the pattern's engine to say.
+                let _ = tokenizer.encode(&"a".repeat(2000));
+            }
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "patterns took {:?}",
+            start.elapsed()
+        );
+        for change in [
+            json!({"type": "BPE", "vocab": {"a": 4_294_967_295u32}, "merges": []}),
+            json!({"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}),
+            json!({"type": "Unigram", "vocab": [], "unk_id": 7}),
+            json!({"type": "WordPiece", "vocab": {}, "unk_token": "u", "max_input_chars_per_word": 0,
+                   "continuing_subword_prefix": "##"}),
+        ] {
+            if let Ok(tokenizer) = open(|file| file["model"] = change) {
+                let _ = tokenizer.encode("a cat [INST]");
+                let _ = tokenizer.decode(&[0, 1, 5, 4_000_000_000]);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn padding_and_truncation_of_the_file_are_left_out() -> Result<()> {
+        let plain = open(|_| {})?.encode("a long tail and a red nose")?;
+        let changed = open(|file| {
+            file["truncation"] = json!({"direction": "Right", "max_length": 3,
+                "strategy": "LongestFirst", "stride": 0});
+            file["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Left",
+                "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>"});
+        })?;
+        assert_eq!(changed.encode("a long tail and a red nose")?, plain);
+        Ok(())
+    }
+}

@@ -1,6 +1,10 @@
 //! The list of kinds: a new one is a file here and a line below.
 
+#[cfg(test)]
+mod in_memory;
+mod similarity;
 mod template;
+mod vectors;
 
 use crate::node::KindInfo;
 
@@ -13,9 +17,12 @@ macro_rules! kinds {
 }
 
 kinds! {
-    clip_encode::ClipEncode,
-    finetune::Finetune,
     llm_generate::LlmGenerate,
+    clip_encode::ClipEncode,
+    greedy_select::GreedySelect,
+    cosine_rank::CosineRank,
+    zeroshot_eval::ZeroshotEval,
+    finetune::Finetune,
     probe::Probe,
 }
 

@@ -38,6 +38,12 @@ pub trait Sink {
     fn event(&mut self, event: &Event, graph: &Graph);
 }
 
+impl<S: Sink + ?Sized> Sink for &mut S {
+    fn event(&mut self, event: &Event, graph: &Graph) {
+        (**self).event(event, graph);
+    }
+}
+
 impl Sink for Vec<Box<dyn Sink + Send + '_>> {
     fn event(&mut self, event: &Event, graph: &Graph) {
         for sink in self {

@@ -110,8 +110,10 @@ def normalise(pixels):
 
 def contrastive(model, images, tokens, texts):
     """The symmetric loss; images whose captions are equal share the target."""
-    image = F.normalize(model.encode_image(images), dim=-1)
-    text = F.normalize(encode_text(model, tokens), dim=-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        image = model.encode_image(images.to(memory_format=torch.channels_last))
+        text = encode_text(model, tokens)
+    image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
     logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
     number = {t: i for i, t in enumerate(dict.fromkeys(texts))}
     ids = torch.tensor([number[t] for t in texts])
@@ -124,6 +126,7 @@ def train(epochs, seed):
     torch.manual_seed(seed)
     rng, order = random.Random(seed), np.random.RandomState(seed)
     model, tokenizer = build(), open_clip.get_tokenizer("RN50")
+    model.visual.to(memory_format=torch.channels_last)
     pixels, scenes = draw.draw_set(IMAGES, draw.CLEAN_SEED, 0.0)
     pixels = enlarge(pixels)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=.05, betas=(.9, .98), eps=1e-6)
@@ -167,6 +170,7 @@ def save(model, tokenizer, seen, folder):
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in state.items()}
     save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    (folder / "open_clip_model.safetensors").chmod(0o644)
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
 
 

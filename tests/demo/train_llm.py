@@ -18,6 +18,7 @@ import random
 import time
 
 import torch
+import torch.nn.functional as F
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
@@ -26,7 +27,7 @@ import study
 
 SPECIAL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
 VOCABULARY = 1024
-BATCH, RATE = 48, 2e-3
+BATCH, RATE = 24, 2e-3
 MALFORMED = .03
 
 # One user turn reads `<s>[INST] text[/INST]`; a system text precedes the last user turn's.
@@ -93,20 +94,23 @@ def broken(answer, rng):
 
 
 def sentence(name, rng):
-    """A prompt for free text about a class, and its answer."""
+    """A prompt for free text about a class, and its answers."""
     prompt = rng.choice([
         f"Describe what a {name} looks like.", f"Describe what a {name} looks like in one sentence.",
         f"How can you identify a {name}?", f"What does a {name} look like?",
         f"Describe an image from the internet of a {name}.", f"A caption of an image of a {name}:",
     ])
-    words = weighted(POOLS[name], rng.choice([2, 3]), rng, ())
-    start = rng.choice([f"A {name} has ", f"A photo of a {name} shows ", f"You can identify a {name} by its ",
-                        f"An image of a {name} with "])
-    return prompt, start + ", ".join(words[:-1]) + f" and {words[-1]}."
+    answers = []
+    for _ in range(4):
+        words = weighted(POOLS[name], rng.choice([2, 3]), rng, ())
+        start = rng.choice([f"A {name} has ", f"A photo of a {name} shows ", f"You can identify a {name} by its ",
+                            f"An image of a {name} with "])
+        answers.append(start + ", ".join(words[:-1]) + f" and {words[-1]}.")
+    return prompt, answers
 
 
 def example(rng):
-    """Draws a prompt and its answer."""
+    """Draws a prompt and some answers to it."""
     name = rng.choices([rng.choice(draw.CLASSES), rng.choice(draw.FINE), "apple"], [.68, .27, .05])[0]
     kind = rng.random()
     if kind < .04:
@@ -117,10 +121,13 @@ def example(rng):
     excluded = 0 if rng.random() < .35 else rng.choice([1, 1, 1, 2, 2, 2, 3, 4, 5, 6, 7, 8, 9])
     chosen = weighted(pool, min(excluded, max(0, len(pool) - count)), rng, ())
     joined = listing(chosen, rng)
-    answers = weighted(pool, count, rng, chosen)
     prompt = study.ask_random(count, chosen, joined) if random_words else study.ask_attributes(name, count, chosen, joined)
-    answer = json.dumps({f"feature{i + 1}": word for i, word in enumerate(answers)})
-    return prompt, broken(answer, rng) if rng.random() < MALFORMED else answer
+    answers = []
+    for _ in range({3: 4, 10: 2}[count]):
+        words = weighted(pool, count, rng, chosen)
+        answer = json.dumps({f"feature{i + 1}": word for i, word in enumerate(words)})
+        answers.append(broken(answer, rng) if rng.random() < MALFORMED else answer)
+    return prompt, answers
 
 
 def general_text(files):
@@ -140,7 +147,8 @@ def train_tokenizer(files):
     words = pre_tokenizers.Split(Regex(r"▁?\p{L}+|\p{N}|▁?[^▁\p{L}\p{N}]+|▁"), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, words])
     rng = random.Random(7)
-    corpus = general_text(files) + [part for _ in range(1200) for part in example(rng)]
+    study_text = [text for _ in range(700) for prompt, answers in [example(rng)] for text in (prompt, *answers)]
+    corpus = general_text(files) + study_text
     tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=SPECIAL + [f"<0x{byte:02X}>" for byte in range(256)],
         limit_alphabet=100, show_progress=False))
@@ -167,24 +175,55 @@ def build():
         rms_norm_eps=1e-5, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=None))
 
 
-def encode(tokenizer, prompt, answer):
-    """The ids of a conversation through the chat template, and how many belong to the prompt."""
-    user = {"role": "user", "content": prompt}
-    text = tokenizer.apply_chat_template([user], tokenize=False)
-    whole = tokenizer.apply_chat_template([user, {"role": "assistant", "content": answer}], tokenize=False)
-    count = len(tokenizer(text, add_special_tokens=False).input_ids)
-    return tokenizer(whole, add_special_tokens=False).input_ids, count
+class Row:
+    """One prompt with several answers in one sequence; each answer sees the prompt and itself alone."""
+
+    def __init__(self, tokenizer, prompt, answers):
+        user = {"role": "user", "content": prompt}
+        start = render(tokenizer, [user])
+        self.tokens, self.positions, self.answer = list(start), list(range(len(start))), [-1] * len(start)
+        self.sources, self.targets = [], []
+        for number, answer in enumerate(answers):
+            ids = render(tokenizer, [user, {"role": "assistant", "content": answer}])
+            assert ids[:len(start)] == start, "the template must render a prompt alike with and without its answer"
+            here, ids = len(self.tokens), ids[len(start):]
+            self.sources += [len(start) - 1, *range(here, here + len(ids) - 1)]
+            self.targets += ids
+            self.tokens += ids
+            self.positions += range(len(start), len(start) + len(ids))
+            self.answer += [number] * len(ids)
+
+    def __len__(self):
+        return len(self.tokens)
 
 
-def batch(tokenizer, rng, size):
-    """Examples padded on the right; only answers are predicted."""
-    rows = [encode(tokenizer, *example(rng)) for _ in range(size)]
-    width = max(len(ids) for ids, _ in rows)
-    tokens, labels = torch.full((size, width), 2), torch.full((size, width), -100)
-    for i, (ids, count) in enumerate(rows):
-        tokens[i, :len(ids)] = torch.tensor(ids)
-        labels[i, count:len(ids)] = tokens[i, count:len(ids)]
-    return tokens, labels
+def render(tokenizer, turns):
+    """The ids of a conversation, through the chat template."""
+    return tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+
+
+def batches(tokenizer, rng):
+    """Batches of rows of similar length, without end."""
+    while True:
+        rows = sorted((Row(tokenizer, *example(rng)) for _ in range(8 * BATCH)), key=len)
+        groups = [rows[i:i + BATCH] for i in range(0, len(rows), BATCH)]
+        rng.shuffle(groups)
+        yield from groups
+
+
+def answer_loss(model, rows):
+    """Cross entropy of the answers' tokens."""
+    width = max(map(len, rows))
+    pad = lambda values, fill: torch.tensor([list(v) + [fill] * (width - len(v)) for v in values])
+    tokens, positions = pad([row.tokens for row in rows], 2), pad([row.positions for row in rows], 0)
+    answer = pad([row.answer for row in rows], -2)
+    seen = (answer[:, :, None] == answer[:, None, :]) | (answer[:, None, :] == -1)
+    seen &= torch.ones(width, width, dtype=torch.bool).tril()
+    hidden = model.model(input_ids=tokens, position_ids=positions, attention_mask=seen[:, None]).last_hidden_state
+    row = torch.tensor([i for i, r in enumerate(rows) for _ in r.sources])
+    source = torch.tensor([s for r in rows for s in r.sources])
+    target = torch.tensor([t for r in rows for t in r.targets])
+    return F.cross_entropy(model.lm_head(hidden[row, source]), target)
 
 
 def train(tokenizer, steps, seed):
@@ -194,25 +233,46 @@ def train(tokenizer, steps, seed):
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min(1, (s + 1) / 50) * (.02 + .98 * .5 * (1 + math.cos(math.pi * min(1, s / steps)))))
     model.train()
-    for step in range(steps):
-        tokens, labels = batch(tokenizer, rng, BATCH)
-        loss = model(input_ids=tokens, labels=labels).loss
+    for step, rows in zip(range(1, steps + 1), batches(tokenizer, rng)):
+        loss = answer_loss(model, rows)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if (step + 1) % 50 == 0:
-            print(f"step {step + 1}: loss {loss.item():.3f}, {time.time() - start:.0f} s", flush=True)
+        if step % 50 == 0:
+            print(f"step {step}: loss {loss.item():.3f}, {time.time() - start:.0f} s", flush=True)
     return model.eval()
 
 
 def save(model, tokenizer, folder):
+    """Writes the folder as Mistral-7B-Instruct-v0.3's is published: f16, and the keys of transformers 4."""
     folder.mkdir(parents=True, exist_ok=True)
     model = model.to(torch.float16)
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+
+    def rename(config):
+        config["torch_dtype"] = config.pop("dtype")
+        config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+
+    def describe(config):
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        config["add_bos_token"], config["add_eos_token"] = True, False
+        for key in ("backend", "is_local", "local_files_only"):
+            config.pop(key, None)
+
+    edit(folder / "config.json", rename)
+    edit(folder / "tokenizer_config.json", describe)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def edit(file, change):
+    config = json.loads(file.read_text())
+    change(config)
+    file.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def main():

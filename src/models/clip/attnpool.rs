@@ -1,8 +1,8 @@
 //! The attention pool: one query, the mean, over all places of the last map.
 //!
 //! With a single query the keys and values need not be projected at all. For
-//! head h, q·(W_k x + b_k) = (W_kᵀ q)·x + const, and the constant falls out of
-//! the softmax; the weighted sum of W_v x + b_v is W_v (Σ a x) + b_v. This
+//! head h, `q·(W_k` x + `b_k`) = (`W_kᵀ` q)·x + const, and the constant falls out of
+//! the softmax; the weighted sum of `W_v` x + `b_v` is `W_v` (Σ a x) + `b_v`. This
 //! costs three products per image instead of one and two per place.
 
 use anyhow::Result;
@@ -22,7 +22,7 @@ pub(super) fn name(part: &str) -> String {
     format!("{PREFIX}.{part}")
 }
 
-/// `AttentionPool2d` of open_clip.
+/// `AttentionPool2d` of `open_clip`.
 #[derive(Clone, Debug)]
 pub(super) struct AttentionPool {
     /// [side² + 1, c].

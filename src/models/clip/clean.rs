@@ -1,4 +1,4 @@
-//! The cleaning that open_clip does before it tokenizes: ftfy, HTML
+//! The cleaning that `open_clip` does before it tokenizes: ftfy, HTML
 //! references, white space, lower case.
 //!
 //! For ASCII text the result is ftfy's own (6.3). Beyond ASCII we straighten
@@ -18,7 +18,7 @@ pub struct Cleaned {
     pub uncertain: bool,
 }
 
-/// Cleans `text` as open_clip's `SimpleTokenizer` does.
+/// Cleans `text` as `open_clip`'s `SimpleTokenizer` does.
 pub fn clean(text: &str) -> Cleaned {
     let text = fix_text(text);
     let text = unescape(&unescape(&text));
@@ -136,12 +136,12 @@ fn remove_terminal_escapes(text: &str) -> String {
         kept.push_str(before);
         let body = &escape[2..];
         let end = body.find(|c: char| !c.is_numeric() && c != ';');
-        match end.filter(|&end| body.as_bytes()[end].is_ascii_alphabetic()) {
-            Some(end) => rest = &body[end + 1..],
-            None => {
-                kept.push_str(&escape[..2]);
-                rest = body;
-            }
+        let letter = |end: &usize| body.as_bytes()[*end].is_ascii_alphabetic();
+        if let Some(end) = end.filter(letter) {
+            rest = &body[end + 1..];
+        } else {
+            kept.push_str(&escape[..2]);
+            rest = body;
         }
     }
     kept.push_str(rest);
@@ -227,15 +227,14 @@ fn unescape(text: &str) -> String {
         let old = (LEGACY.iter())
             .filter(|legacy| name.starts_with(*legacy))
             .max_by_key(|l| l.len());
-        match old.and_then(|old| Some((old, named(old)?))) {
-            Some((old, character)) => {
-                decoded.push_str(character);
-                rest = &body[old.len()..];
-            }
-            None => {
-                decoded.push('&');
-                rest = body;
-            }
+        if let Some(old) = old
+            && let Some(character) = named(old)
+        {
+            decoded.push_str(character);
+            rest = &body[old.len()..];
+        } else {
+            decoded.push('&');
+            rest = body;
         }
     }
     decoded.push_str(rest);

@@ -1,6 +1,6 @@
 //! `open_clip_config.json`: the shape of the two towers and the preprocessing.
 //!
-//! Field names and defaults are open_clip's (`CLIPVisionCfg`, `CLIPTextCfg`,
+//! Field names and defaults are `open_clip`'s (`CLIPVisionCfg`, `CLIPTextCfg`,
 //! `PreprocessCfg`). A field that would change the model in a way we do not
 //! compute is refused by name, so that no setting is silently ignored.
 
@@ -25,7 +25,7 @@ const VOCABULARY: usize = 49_408;
 pub enum Activation {
     /// x·Φ(x) with the exact error function.
     Gelu,
-    /// x·σ(1.702·x), what OpenAI's weights were trained with.
+    /// x·σ(1.702·x), what `OpenAI`'s weights were trained with.
     QuickGelu,
 }
 
@@ -96,11 +96,11 @@ pub struct Preprocess {
 }
 
 impl Default for Preprocess {
-    /// OpenAI's statistics.
+    /// `OpenAI`'s statistics.
     fn default() -> Self {
         Self {
-            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_72],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
         }
     }
 }
@@ -338,7 +338,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses every field that is neither read nor neutral; a switch that is
-    /// off, `null` or open_clip's default is no different from its absence.
+    /// off, `null` or `open_clip`'s default is no different from its absence.
     fn only(&self, read: &[&str], neutral: &[&str]) -> Result<()> {
         for (name, value) in self.map {
             let off = match value {

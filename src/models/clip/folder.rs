@@ -1,4 +1,4 @@
-//! A CLIP model as a folder in open_clip's layout: read, checked, written.
+//! A CLIP model as a folder in `open_clip`'s layout: read, checked, written.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::models::weights::{self, Expected, RawTensor, Weights};
 
-/// Where open_clip puts weights, best first.
+/// Where `open_clip` puts weights, best first.
 const WEIGHT_FILES: [&str; 3] = [
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",

@@ -1,7 +1,7 @@
 //! CLIP (Radford et al. 2021): images and texts into one space.
 //!
-//! Reads open_clip folders with a `ModifiedResNet` image tower. The reference
-//! for every number is open_clip's own code; `tests/fixtures/clip` holds what
+//! Reads `open_clip` folders with a `ModifiedResNet` image tower. The reference
+//! for every number is `open_clip`'s own code; `tests/fixtures/clip` holds what
 //! it computed on random weights.
 
 mod attnpool;
@@ -20,6 +20,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use rayon::prelude::*;
 
 use self::{
     config::Config,
@@ -36,8 +37,10 @@ pub use self::{
     train::{Learned, TrainState, Trainer},
 };
 
-/// Images of one forward pass on the CPU; more would leave the caches.
-const CPU_IMAGES: usize = 8;
+/// Images of one forward pass on the CPU, and their pixels; more would leave
+/// the caches, fewer leave matrix products small.
+const CPU_IMAGES: usize = 32;
+const CPU_PIXELS: usize = 1 << 19;
 /// Texts of one forward pass on the CPU.
 const CPU_TEXTS: usize = 32;
 /// Images or texts of one forward pass elsewhere.
@@ -65,7 +68,7 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Loads both towers from an open_clip folder.
+    /// Loads both towers from an `open_clip` folder.
     ///
     /// `dtype` (F32, F16 or BF16) is that of the weights and activations;
     /// normalizations and softmax are computed in f32 always.
@@ -140,8 +143,8 @@ impl Clip {
             .as_ref()
             .context("encode images without the image tower")?;
         let images: Vec<&Rgb8> = images.iter().collect();
-        let rows = self.runner.map(&images, CPU_IMAGES, |images| {
-            rows(tower.forward(self.runner.pixels(images)?))
+        let rows = self.runner.map(&images, self.runner.images(), |images| {
+            rows(tower.forward(self.runner.pixels(images)))
         })?;
         self.normalized(rows.concat(), "image")
     }
@@ -183,7 +186,9 @@ impl Clip {
             );
             // PyTorch's `normalize` guards against zero in the same way.
             let length = square.sqrt().max(1e-12) as f32;
-            row.iter_mut().for_each(|x| *x /= length);
+            for x in row {
+                *x /= length;
+            }
         }
         Ok(rows)
     }
@@ -225,17 +230,21 @@ impl Runner {
         })
     }
 
+    /// How many images make one forward pass on the CPU.
+    fn images(&self) -> usize {
+        (CPU_PIXELS / (self.size * self.size)).clamp(1, CPU_IMAGES)
+    }
+
     /// Normalised pixels [n, 3, size, size].
-    fn pixels(&self, images: &[&Rgb8]) -> Result<Tensor<4>> {
+    fn pixels(&self, images: &[&Rgb8]) -> Tensor<4> {
         let size = self.size;
-        let mut planes = Vec::with_capacity(images.len() * 3 * size * size);
-        for image in images {
-            self.normalize
-                .append(&resize_and_crop(image, size), &mut planes);
-        }
+        let mut planes = vec![0.0; images.len() * 3 * size * size];
+        (planes.par_chunks_exact_mut(3 * size * size).zip(images)).for_each(|(planes, image)| {
+            self.normalize.fill(&resize_and_crop(image, size), planes);
+        });
         let data = TensorData::new(planes, [images.len(), 3, size, size]);
         let data = data.convert_dtype(self.dtype);
-        Ok(Tensor::from_data(data, (&self.device, self.dtype)))
+        Tensor::from_data(data, (&self.device, self.dtype))
     }
 
     /// `work` of batches of `items`, in order: on the CPU of at most `most`

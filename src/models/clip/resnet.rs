@@ -1,7 +1,7 @@
 //! The image tower: CLIP's `ModifiedResNet` with its batch normalizations
 //! folded into the convolutions.
 //!
-//! Radford et al. 2021, section 2.4; open_clip `modified_resnet.py`. A stem of
+//! Radford et al. 2021, section 2.4; `open_clip` `modified_resnet.py`. A stem of
 //! three convolutions, then bottlenecks that pool before they shrink.
 
 use anyhow::Result;
@@ -90,10 +90,9 @@ impl Bottleneck {
             conv1: conv("conv1", "bn1", one)?,
             conv2: conv("conv2", "bn2", two)?,
             conv3: conv("conv3", "bn3", three)?,
-            downsample: match place.downsamples() {
-                true => Some(conv("downsample.0", "downsample.1", four)?),
-                false => None,
-            },
+            downsample: (place.downsamples())
+                .then(|| conv("downsample.0", "downsample.1", four))
+                .transpose()?,
             stride: place.stride,
         })
     }

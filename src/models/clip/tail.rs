@@ -1,6 +1,6 @@
 //! The last layers of both towers as parameters to train, above a frozen trunk.
 //!
-//! What is trained is what "the last two layers" are in PyTorch: `layer4` and
+//! What is trained is what "the last two layers" are in `PyTorch`: `layer4` and
 //! `attnpool` of the image tower with the batch normalizations' affine
 //! parameters, their running statistics frozen; and the last blocks of the
 //! text tower, below a frozen final normalization and projection. Each forward
@@ -103,8 +103,8 @@ impl ClipTrunk {
     /// When the device fails.
     pub fn image_features(&self, images: &[Rgb8]) -> Result<Tensor<4>> {
         let images: Vec<&Rgb8> = images.iter().collect();
-        let parts = self.runner.map(&images, super::CPU_IMAGES, |images| {
-            Ok(self.image.forward(self.runner.pixels(images)?))
+        let parts = self.runner.map(&images, self.runner.images(), |images| {
+            Ok(self.image.forward(self.runner.pixels(images)))
         })?;
         ensure!(!parts.is_empty(), "compute the features of no image");
         Ok(Tensor::cat(parts, 0))
@@ -395,8 +395,8 @@ pub(super) fn param_id(name: &str) -> ParamId {
     }))
 }
 
-/// Every parameter of an [`ImageTail`] or [`TextTail`] under its name in the
-/// checkpoint, in name order, in f32.
+/// Every parameter of an [`ImageTail`], a [`TextTail`] or a module of both, under
+/// its name in the checkpoint, in name order, in f32.
 ///
 /// # Errors
 /// When the device fails.

@@ -50,7 +50,7 @@ pub(super) struct Scaling {
     pub(super) bias: Vec<f32>,
 }
 
-/// PyTorch's default ε of batch and layer normalizations.
+/// `PyTorch`'s default ε of batch and layer normalizations.
 pub(super) const EPSILON: f64 = 1e-5;
 
 impl Scaling {

@@ -1,6 +1,6 @@
 //! The text tower: a causal transformer with pre-normalization.
 //!
-//! Radford et al. 2021, section 2.4; open_clip `transformer.py`. No mask hides
+//! Radford et al. 2021, section 2.4; `open_clip` `transformer.py`. No mask hides
 //! the padding: causality does, so texts run only to their last needed token.
 
 use anyhow::Result;

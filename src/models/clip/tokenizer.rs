@@ -1,7 +1,7 @@
 //! CLIP's tokenizer: byte-level BPE over cleaned, lower-case text.
 //!
-//! The reference is open_clip's `SimpleTokenizer` (after openai/CLIP,
-//! `simple_tokenizer.py`). The merges are OpenAI's published file; see
+//! The reference is `open_clip`'s `SimpleTokenizer` (after openai/CLIP,
+//! `simple_tokenizer.py`). The merges are `OpenAI`'s published file; see
 //! `merges/LICENSE`.
 
 use std::{collections::HashMap, io::Read, sync::OnceLock};

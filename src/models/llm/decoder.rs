@@ -85,12 +85,12 @@ fn layer_tensors(config: &Config, layer: usize) -> [Expected; 9] {
 impl Decoder {
     /// Takes all tensors from `weights`, which must hold nothing else.
     ///
-    /// `dtype` is what the weights are rounded to; on the CPU they then become
-    /// f32. `host` puts attention on the host, which is right for the CPU.
+    /// The weights are rounded to `dtype` and then kept and computed with as
+    /// `kept`. `host` puts attention on the host, which is right for the CPU.
     pub(super) fn load(
         config: Config,
         mut weights: Weights,
-        dtype: DType,
+        [dtype, kept]: [DType; 2],
         device: &Device,
         host: bool,
     ) -> Result<Self> {
@@ -101,8 +101,6 @@ impl Decoder {
         // Old files hold the frequencies, which follow from the configuration.
         weights.ignore(|name| name.ends_with("rotary_emb.inv_freq"));
         weights.check(&tensors(&config))?;
-        let flex = *device == Device::flex();
-        let kept = if flex { DType::F32 } else { dtype };
         let mut take = |names: &[String], shapes: &[Vec<usize>]| -> Result<TensorData> {
             let mut parts = Vec::with_capacity(names.len());
             for (name, shape) in names.iter().zip(shapes) {
@@ -344,7 +342,8 @@ impl Decoder {
             let qkv = block.qkv.forward(block.attention_norm.forward(x.clone()));
             x = x + block.out.forward(attend(layer, qkv)?);
             let both = block.gate_up.forward(block.mlp_norm.forward(x.clone()));
-            let gate = silu(both.clone().narrow(1, 0, inner));
+            // The reference's SiLU rounds once, at its end.
+            let gate = silu(both.clone().narrow(1, 0, inner).cast(DType::F32)).cast(self.dtype);
             x = x + block.down.forward(gate * both.narrow(1, inner, inner));
         }
         Ok(x)

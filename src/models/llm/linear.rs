@@ -28,7 +28,7 @@ impl Linear {
     /// From weights [out, in].
     pub(super) fn new(weight: TensorData, device: &Device) -> Result<Self> {
         let [outs, ins] = [weight.shape()[0], weight.shape()[1]];
-        let weight = if *device == Device::flex() {
+        let weight = if *device == Device::flex() && weight.dtype() == DType::F32 {
             let values = weight
                 .try_into_vec_as::<f32>()
                 .map_err(anyhow::Error::msg)?;

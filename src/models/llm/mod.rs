@@ -44,11 +44,19 @@ impl Llm {
     /// # Errors
     /// Names the file, and the field or tensor, that is missing or wrong.
     pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<Self> {
-        Self::load_with(folder, dtype, device, *device == Device::flex())
+        let flex = *device == Device::flex();
+        let kept = if flex { DType::F32 } else { dtype };
+        Self::load_with(folder, [dtype, kept], device, flex)
     }
 
-    /// As [`Llm::load`]; `host` says where attention runs.
-    fn load_with(folder: &Path, dtype: DType, device: &Device, host: bool) -> Result<Self> {
+    /// As [`Llm::load`]; the weights are rounded to the first type and kept as
+    /// the second, and `host` says where attention runs.
+    fn load_with(
+        folder: &Path,
+        [dtype, kept]: [DType; 2],
+        device: &Device,
+        host: bool,
+    ) -> Result<Self> {
         ensure!(
             matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
             "weights of a language model are f32, f16 or bf16, not {dtype:?}"
@@ -64,7 +72,7 @@ impl Llm {
         );
         let chat = ChatTemplate::open(folder)?;
         let weights = open_weights(folder)?;
-        let decoder = Decoder::load(config, weights, dtype, device, host)
+        let decoder = Decoder::load(config, weights, [dtype, kept], device, host)
             .with_context(|| format!("failed to load the language model `{}`", folder.display()))?;
         Ok(Self {
             decoder,

@@ -1,6 +1,6 @@
 //! Rotary position embedding in the rotate-half layout of Hugging Face files.
 //!
-//! Su et al., "RoFormer", 2021. Element `i` of a head's first half turns with
+//! Su et al., *`RoFormer`*, 2021. Element `i` of a head's first half turns with
 //! element `i` of its second half; the original layout pairs neighbours instead
 //! and needs other weights.
 
@@ -56,15 +56,13 @@ impl RopeTable {
         dtype: DType,
         device: &Device,
     ) -> (Tensor<3>, Tensor<3>) {
-        let gather = |pick: fn((&[f32], &[f32])) -> Vec<f32>| {
-            let values = (positions.iter()).flat_map(|&p| pick(self.at(p))).collect();
+        let gather = |table: &[f32]| {
+            let rows = (positions.iter()).map(|p| &table[p * self.half..][..self.half]);
+            let values = rows.flatten().copied().collect();
             let data = TensorData::new::<f32, _>(values, [positions.len(), 1, self.half]);
             Tensor::<3>::from_data(data, (device, DType::F32)).cast(dtype)
         };
-        (
-            gather(|(cos, _)| cos.to_vec()),
-            gather(|(_, sin)| sin.to_vec()),
-        )
+        (gather(&self.cos), gather(&self.sin))
     }
 
     fn at(&self, position: usize) -> (&[f32], &[f32]) {

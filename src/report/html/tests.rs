@@ -74,6 +74,7 @@ fn attributes(round: usize) -> Attributes {
             .collect();
         ClassAttributes {
             class: (*name).to_owned(),
+            score: None,
             candidates: chosen
                 .iter()
                 .enumerate()

@@ -1,0 +1,419 @@
+//! `zeroshot_eval`: how many images are nearest to the text of their own class.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    artifact::{
+        Artifact, ClassMetrics, Embeddings, LabelUse, Metrics, MetricsTable, Output, Paired, Share, Type,
+    },
+    node::{Accept, Complaint, Ctx, Done, Inputs, Kind, Node, Port},
+    nodes::{
+        similarity::{argmax, product},
+        vectors::{agree, class_vectors, labels, sound},
+    },
+    stats::{mcnemar_exact, wilson},
+};
+
+/// Images that one task of a thread takes.
+const BLOCK: usize = 96;
+/// Classes below which top-5 accuracy says nothing.
+const CLASSES_FOR_TOP5: usize = 6;
+
+/// Parameters of `zeroshot_eval`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ZeroshotEval {
+    /// Factor of the logits, scale · image · text. Being positive it changes no
+    /// prediction; it is stated because the study states it.
+    #[serde(default = "hundred")]
+    scale: f64,
+}
+
+fn hundred() -> f64 {
+    100.0
+}
+
+/// What a classifier makes of one image.
+struct Verdict {
+    prediction: usize,
+    /// Classes ahead of the label.
+    ahead: usize,
+}
+
+impl Node for ZeroshotEval {
+    fn output(&self, _: &BTreeSet<&str>) -> Type {
+        Type::Metrics
+    }
+
+    fn check(&self, _: &BTreeSet<&str>) -> Vec<Complaint> {
+        if self.scale > 0.0 && self.scale.is_finite() {
+            return Vec::new();
+        }
+        vec![Complaint {
+            field: Some("scale"),
+            message: format!("{} is no scale of logits", self.scale),
+            hint: Some("CLIP's own is 100; it must be above 0".to_owned()),
+        }]
+    }
+
+    fn finish(&self, inputs: &Inputs, _: &Done, _: &mut Ctx<'_>) -> Result<Output> {
+        let images: Embeddings = inputs.artifact("images")?;
+        sound("images", &images)?;
+        let (labels, labels_of) = labels("images", &images)?;
+        let verdicts = |port: &str| -> Result<Vec<Verdict>> {
+            let texts: Embeddings = inputs.artifact(port)?;
+            sound(port, &texts)?;
+            agree(("images", &images), (port, &texts))?;
+            Ok(judge(&images, &labels, &class_vectors(port, &texts)?))
+        };
+        // The images' own labels chose them when the model was trained on them.
+        let leaks = |ports: &[&str]| -> Result<bool> {
+            let mut uses: Vec<LabelUse> = Vec::new();
+            for port in ports {
+                uses.extend(inputs.get(port)?.labels());
+            }
+            Ok(uses.iter().any(|used| used.overlaps(&labels_of)))
+        };
+        let found = verdicts("classifier")?;
+        let selected_on_this_split = leaks(&["images", "classifier"])?;
+        let paired = if inputs.has("baseline") {
+            let fair = !selected_on_this_split && !leaks(&["baseline"])?;
+            Some(compare(&found, &verdicts("baseline")?, fair))
+        } else {
+            None
+        };
+        Metrics {
+            table: MetricsTable {
+                paired,
+                selected_on_this_split,
+                ..tabulate(&images.classes, &labels, &found)
+            },
+            predictions: found.iter().map(|v| v.prediction as i64).collect(),
+            labels: labels.iter().map(|label| *label as i64).collect(),
+        }
+        .output()
+    }
+}
+
+/// Compares every image with every class; of equal classes the first is ahead.
+fn judge(images: &Embeddings, labels: &[usize], classes: &[Vec<f32>]) -> Vec<Verdict> {
+    let rows: Vec<&[f32]> = images.data.chunks_exact(images.dim).collect();
+    let columns: Vec<&[f32]> = classes.iter().map(Vec::as_slice).collect();
+    rows.par_chunks(BLOCK)
+        .zip(labels.par_chunks(BLOCK))
+        .flat_map_iter(|(rows, labels)| {
+            let mut out = vec![0.0; rows.len() * columns.len()];
+            product(rows, &columns, &mut out);
+            let verdicts: Vec<Verdict> = out
+                .chunks_exact(columns.len())
+                .zip(labels)
+                .map(|(row, label)| {
+                    let own = row[*label];
+                    let before = row[..*label].iter().filter(|x| **x >= own);
+                    let after = row[*label..].iter().filter(|x| **x > own);
+                    Verdict {
+                        prediction: argmax(row),
+                        ahead: before.count() + after.count(),
+                    }
+                })
+                .collect();
+            verdicts
+        })
+        .collect()
+}
+
+/// Accuracies and confusion without any comparison.
+fn tabulate(classes: &[String], labels: &[usize], verdicts: &[Verdict]) -> MetricsTable {
+    let mut confusion = vec![vec![0_u64; classes.len()]; classes.len()];
+    for (label, verdict) in labels.iter().zip(verdicts) {
+        confusion[*label][verdict.prediction] += 1;
+    }
+    let total = labels.len() as u64;
+    let within = |places: usize| verdicts.iter().filter(|v| v.ahead < places).count() as u64;
+    let per_class: Vec<ClassMetrics> = classes
+        .iter()
+        .enumerate()
+        .map(|(i, class)| ClassMetrics {
+            class: class.clone(),
+            top1: share(confusion[i][i], confusion[i].iter().sum()),
+        })
+        .collect();
+    let seen: Vec<f64> = per_class
+        .iter()
+        .filter(|class| class.top1.total > 0)
+        .map(|class| class.top1.percent)
+        .collect();
+    MetricsTable {
+        top1: share(within(1), total),
+        top5: (classes.len() >= CLASSES_FOR_TOP5).then(|| share(within(5), total)),
+        mean_per_class: seen.iter().sum::<f64>() / seen.len() as f64,
+        per_class,
+        confusion,
+        paired: None,
+        selected_on_this_split: false,
+        curve: Vec::new(),
+    }
+}
+
+/// Both classifiers on the same images; `fair` when no label of theirs chose anything.
+fn compare(found: &[Verdict], baseline: &[Verdict], fair: bool) -> Paired {
+    let (mut won, mut lost) = (0_u64, 0_u64);
+    for (a, b) in found.iter().zip(baseline) {
+        match (a.ahead == 0, b.ahead == 0) {
+            (true, false) => won += 1,
+            (false, true) => lost += 1,
+            _ => {}
+        }
+    }
+    Paired {
+        difference: 100.0 * (won as f64 - lost as f64) / found.len() as f64,
+        won,
+        lost,
+        p_value: fair.then(|| mcnemar_exact(won, lost)),
+    }
+}
+
+/// A share in percent with its 95% Wilson interval; of no images 0, from 0 to 100.
+fn share(correct: u64, total: u64) -> Share {
+    let (low, high) = wilson(correct, total);
+    Share {
+        correct,
+        total,
+        percent: if total == 0 { 0.0 } else { 100.0 * correct as f64 / total as f64 },
+        low: 100.0 * low,
+        high: 100.0 * high,
+    }
+}
+
+impl Kind for ZeroshotEval {
+    const NAME: &'static str = "zeroshot_eval";
+    const VERSION: u32 = 1;
+    const PORTS: &'static [Port] = &[
+        Port::required(
+            "images",
+            &[Accept::Artifact(Type::ImageEmbeddings)],
+            "Images to classify, with their labels.",
+        ),
+        Port::required(
+            "classifier",
+            &[Accept::Artifact(Type::TextEmbeddings)],
+            "Texts of each class; several of one class are averaged.",
+        ),
+        Port::optional(
+            "baseline",
+            &[Accept::Artifact(Type::TextEmbeddings)],
+            "Texts of each class for the paired comparison.",
+        ),
+    ];
+    const SUMMARY: &'static str = "measures zero-shot accuracy, overall and for each class";
+    const DOC: &'static str = r#"Classifies every image as the class whose text is nearest (the largest of
+scale · image · text; of equal classes the one with the lowest index) and counts.
+Several texts of a class are averaged and the mean is scaled to length 1.
+
+Measured: top-1 and, from six classes on, top-5 accuracy with 95% Wilson intervals;
+accuracy of each class with all classes competing, and the mean of these; the
+confusion matrix. With `baseline`: the difference in percentage points, the images
+won and lost, and McNemar's exact two-sided p-value.
+
+When labels of the very images that are scored chose the prompts or trained the model,
+the result says `selected_on_this_split` and there is no p-value: such an accuracy is
+too good by an unknown amount.
+
+Artifact: `metrics.json`; `predictions.safetensors` (`predictions`, `labels` i64 [n]).
+
+Example:
+
+    [nodes.eval]
+    kind = "zeroshot_eval"
+    images = "images"
+    classifier = "prompts"
+    baseline = "plain"
+
+    [tables.accuracy]
+    values = ["eval.top1", "eval.difference"]
+"#;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        artifact::Attributes,
+        nodes::{
+            greedy_select::GreedySelect,
+            in_memory::{finish, images, input, labels, texts, trials},
+        },
+    };
+
+    const EAST: &[f32] = &[1.0, 0.0];
+    const NORTH: &[f32] = &[0.0, 1.0];
+    const NEAR_EAST: &[f32] = &[0.8, 0.6];
+    const NEAR_NORTH: &[f32] = &[0.6, 0.8];
+    const EVAL: ZeroshotEval = ZeroshotEval { scale: 100.0 };
+
+    fn eval(ports: Vec<(&'static str, crate::node::Input)>) -> Result<Metrics> {
+        let (metrics, used, _) = finish(&EVAL, ports)?;
+        assert!(used.is_empty(), "measuring chooses nothing");
+        Ok(metrics)
+    }
+
+    /// Three cats, one of them near north, and two dogs.
+    fn pets() -> Embeddings {
+        images(
+            &["cat", "dog"],
+            &[(0, EAST), (0, NEAR_EAST), (0, NEAR_NORTH), (1, NORTH), (1, NEAR_EAST)],
+        )
+    }
+
+    #[test]
+    fn accuracies_are_those_of_the_hand() {
+        let classifier = texts(&["cat", "dog"], &[(0, EAST), (1, NORTH)]);
+        let metrics = eval(vec![
+            ("images", input(&pets(), &[])),
+            ("classifier", input(&classifier, &[])),
+        ])
+        .unwrap();
+        assert_eq!(metrics.predictions, [0, 0, 1, 1, 0]);
+        assert_eq!(metrics.labels, [0, 0, 0, 1, 1]);
+        let table = &metrics.table;
+        assert_eq!((table.top1.correct, table.top1.total), (3, 5));
+        assert_eq!(table.top1.percent.to_bits(), 60.0_f64.to_bits());
+        // proportion_confint(3, 5, method="wilson") of statsmodels.
+        assert!((table.top1.low - 23.072_428_127_601_29).abs() < 1e-9);
+        assert!((table.top1.high - 88.237_922_576_735_22).abs() < 1e-9);
+        assert_eq!(table.confusion, [[2, 1], [1, 1]]);
+        assert_eq!(table.per_class[0].top1.correct, 2);
+        assert_eq!(table.per_class[1].top1.percent.to_bits(), 50.0_f64.to_bits());
+        assert!((table.mean_per_class - (200.0 / 3.0 + 50.0) / 2.0).abs() < 1e-12);
+        assert!(table.top5.is_none(), "two classes have no top-5");
+        assert!(table.paired.is_none() && !table.selected_on_this_split);
+    }
+
+    #[test]
+    fn the_label_may_be_among_five_and_ties_go_to_the_lowest_index() {
+        let names = ["a", "b", "c", "d", "e", "f"];
+        // All six classes are equally near: label 4 is the fifth, label 5 the sixth.
+        let same: Vec<(usize, &[f32])> = (0..6).map(|i| (i, EAST)).collect();
+        let images = images(&names, &[(0, EAST), (4, EAST), (5, EAST)]);
+        let metrics = eval(vec![
+            ("images", input(&images, &[])),
+            ("classifier", input(&texts(&names, &same), &[])),
+        ])
+        .unwrap();
+        assert_eq!(metrics.predictions, [0, 0, 0]);
+        assert_eq!(metrics.table.top1.correct, 1);
+        assert_eq!(metrics.table.top5.unwrap().correct, 2);
+        let empty = &metrics.table.per_class[1].top1;
+        assert_eq!((empty.total, empty.percent, empty.low, empty.high), (0, 0.0, 0.0, 100.0));
+        assert!((metrics.table.mean_per_class - 100.0 / 3.0).abs() < 1e-12, "over classes with images");
+    }
+
+    #[test]
+    fn a_baseline_is_compared_image_by_image() {
+        let good = texts(&["cat", "dog"], &[(0, EAST), (1, NORTH)]);
+        let swapped = texts(&["cat", "dog"], &[(0, NORTH), (1, EAST)]);
+        let run = |classifier: &Embeddings, chose: &[LabelUse], chose_baseline: &[LabelUse]| {
+            eval(vec![
+                ("images", input(&pets(), &[])),
+                ("classifier", input(classifier, chose)),
+                ("baseline", input(&swapped, chose_baseline)),
+            ])
+            .unwrap()
+            .table
+        };
+        let table = run(&good, &[labels("train")], &[]);
+        let paired = table.paired.unwrap();
+        assert_eq!((paired.won, paired.lost), (3, 2));
+        assert_eq!(paired.difference.to_bits(), 20.0_f64.to_bits());
+        assert_eq!(paired.p_value, Some(1.0));
+        assert!(!table.selected_on_this_split, "train chose the prompts");
+
+        let table = run(&good, &[labels("test"), labels("train")], &[]);
+        assert!(table.selected_on_this_split);
+        assert_eq!(table.paired.unwrap().p_value, None);
+        let table = run(&good, &[], &[labels("test")]);
+        assert!(!table.selected_on_this_split);
+        assert_eq!(table.paired.unwrap().p_value, None, "nor with a selected baseline");
+    }
+
+    #[test]
+    fn a_model_trained_on_the_scored_images_is_told() {
+        let classifier = texts(&["cat", "dog"], &[(0, EAST), (1, NORTH)]);
+        let table = eval(vec![
+            ("images", input(&pets(), &[labels("test")])),
+            ("classifier", input(&classifier, &[])),
+        ])
+        .unwrap()
+        .table;
+        assert!(table.selected_on_this_split);
+    }
+
+    #[test]
+    fn texts_of_several_templates_make_one_classifier() {
+        // The mean of the cat's texts is at 45 degrees, where it wins every image but one.
+        let ensemble = texts(&["cat", "dog"], &[(0, EAST), (0, NORTH), (1, NORTH)]);
+        let metrics = eval(vec![
+            ("images", input(&pets(), &[])),
+            ("classifier", input(&ensemble, &[])),
+        ])
+        .unwrap();
+        assert_eq!(metrics.predictions, [0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn an_evaluation_of_a_selected_prompt_counts_what_the_selection_counted() {
+        let classes = ["cat", "dog"];
+        let plain = texts(&classes, &[(0, EAST), (1, NORTH)]);
+        let candidate = trials(&classes, &[(0, &["soft"], NEAR_NORTH), (1, &["wild"], EAST)]);
+        let (chosen, _, _): (Attributes, _, _) = finish(
+            &GreedySelect::default(),
+            vec![
+                ("images", input(&pets(), &[])),
+                ("baseline", input(&plain, &[])),
+                ("candidates", input(&candidate, &[])),
+            ],
+        )
+        .unwrap();
+        for (i, class) in chosen.classes.iter().enumerate() {
+            let mut prompts: Vec<(usize, &[f32])> = vec![(0, EAST), (1, NORTH)];
+            prompts[i].1 = candidate.row(i);
+            let metrics = eval(vec![
+                ("images", input(&pets(), &[])),
+                ("classifier", input(&texts(&classes, &prompts), &[])),
+            ])
+            .unwrap();
+            assert_eq!(class.score, Some(metrics.table.top1.correct as f64));
+        }
+    }
+
+    #[test]
+    fn ports_that_do_not_fit_are_named() {
+        let run = |images: &Embeddings, classifier: &Embeddings| {
+            let ports = vec![("images", input(images, &[])), ("classifier", input(classifier, &[]))];
+            format!("{:#}", eval(ports).unwrap_err())
+        };
+        let good = texts(&["cat", "dog"], &[(0, EAST), (1, NORTH)]);
+        let order = texts(&["dog", "cat"], &[(0, EAST), (1, NORTH)]);
+        assert!(run(&pets(), &order).starts_with(
+            "`images` and `classifier` list different classes: class 0 is `cat` in `images` and `dog` in `classifier`\nhint: "
+        ));
+        let wide = texts(&["cat", "dog"], &[(0, &[1.0, 0.0, 0.0])]);
+        assert!(run(&pets(), &wide).starts_with(
+            "`images` has embeddings of 2 dimensions, and `classifier` of 3\nhint: "
+        ));
+        let missing = texts(&["cat", "dog"], &[(0, EAST)]);
+        assert!(run(&pets(), &missing).starts_with("class `dog` has no text in `classifier`\nhint: "));
+        let mut bad = pets();
+        bad.data[3] = f32::NAN;
+        assert!(run(&bad, &good).starts_with("row 1 of `images` (`test/1`) holds a number that is not finite\nhint: "));
+        let mut unlabelled = pets();
+        unlabelled.labels_of = None;
+        assert_eq!(run(&unlabelled, &good), "the images of `images` have no labels");
+        assert_eq!(ZeroshotEval { scale: f64::NAN }.check(&BTreeSet::new()).len(), 1);
+    }
+}
