@@ -115,6 +115,23 @@ fn what_is_put_and_committed_comes_back() {
 }
 
 #[test]
+fn a_record_is_replaced_on_purpose_whatever_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_with(folder.path(), true).unwrap();
+    let first = record(&store, "key", b"bytes");
+    assert_eq!(store.replace(&first).unwrap(), Committed::New);
+    let second = record(&store, "key", b"other bytes");
+    assert_eq!(store.replace(&second).unwrap(), Committed::New);
+    assert_eq!(store.lookup(&first.key).unwrap(), Some(second));
+    let path = folder.path().join(part(&store, "actions").remove(0));
+    fs::remove_file(&path).unwrap();
+    fs::create_dir_all(path.join("below")).unwrap();
+    assert_eq!(store.replace(&first).unwrap(), Committed::New);
+    assert_eq!(store.lookup(&first.key).unwrap(), Some(first));
+    assert_eq!(part(&store, "tmp"), [""; 0]);
+}
+
+#[test]
 fn a_file_is_put_without_being_read_whole_and_once_only() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder.path().join("cache"));

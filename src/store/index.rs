@@ -12,7 +12,7 @@ use super::{
     Inner, Store, check_name,
     dir::{Dir, Found, file_id, is_folder, mtime},
     objects::read_exactly,
-    publish::random,
+    tmp::random,
 };
 use crate::digest::Digest;
 

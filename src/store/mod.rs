@@ -26,6 +26,7 @@ mod publish;
 mod record;
 mod records;
 mod runs;
+mod tmp;
 mod verify;
 
 use std::{
@@ -146,7 +147,7 @@ impl Store {
             root: full,
             read_only: false,
             durable: options.durable,
-            host: publish::host(),
+            host: tmp::host(),
             memo: options.memo,
             settled: Mutex::default(),
             warnings: Mutex::default(),

@@ -187,7 +187,7 @@ impl Inner {
         place: &Place,
         digest: &Digest,
         size: u64,
-        tmp: super::publish::Tmp,
+        tmp: super::tmp::Tmp,
     ) -> Result<(), StoreError> {
         let judge = |path: &str| Ok(self.judge_found(self.dir.look(path)?, digest, Some(size)));
         if let Some((file, identity)) = self.publish(place, tmp, &judge)? {

@@ -5,34 +5,19 @@
 //! looked at, and a link said to be made is looked for. Without hard links a rename that refuses
 //! to replace is next, and a plain rename last.
 
-use std::{
-    env,
-    fs::File,
-    hash::{BuildHasher, RandomState},
-    io::{self, Write},
-    os::unix::fs::MetadataExt,
-    process,
-    time::{Duration, SystemTime},
-};
+use std::io;
 
-use rustix::{
-    fs::{Mode, fchmod, fsync},
-    io::Errno,
-    process::{Pid, test_kill_process},
-};
+use rustix::{fs::fsync, io::Errno};
 
 use super::{
     Inner, StoreError,
-    dir::{Dir, mtime},
+    dir::{Dir, Found, is_folder},
     lock,
+    tmp::{Tmp, random},
 };
-use crate::digest::{Digest, Identity};
 
 /// How often placing is tried; each turn removes a bad entry or falls back one step.
 const ATTEMPTS: usize = 16;
-/// An unfinished file this old was left behind.
-const STALE: Duration = Duration::from_hours(24);
-
 /// Where an entry belongs, below the root.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -76,104 +61,15 @@ pub(super) enum Way {
     Rename,
 }
 
-enum Placed {
+/// What came of trying one.
+pub(super) enum Placed {
     Done,
     Taken,
     /// The way does not work on this file system.
     Useless,
 }
 
-/// An unfinished file; removed when dropped.
-#[derive(Debug)]
-pub(super) struct Tmp {
-    folder: Dir,
-    name: String,
-    file: File,
-}
-
-impl Tmp {
-    pub(super) fn file(&mut self) -> &mut File {
-        &mut self.file
-    }
-
-    /// Renames over what is at `name`, for what is neither shared nor named by its bytes.
-    pub(super) fn replace(self, dir: &Dir, name: &str, durable: bool) -> io::Result<()> {
-        fchmod(&self.file, Mode::from_raw_mode(0o644))?;
-        self.folder.rename(&self.name, dir, name)?;
-        if durable { dir.sync() } else { Ok(()) }
-    }
-
-    fn id(&self) -> io::Result<(u64, u64)> {
-        let metadata = self.file.metadata()?;
-        Ok((metadata.dev(), metadata.ino()))
-    }
-
-    fn place(&self, dir: &Dir, name: &str, way: Way) -> io::Result<Placed> {
-        let id = self.id()?;
-        let is_there = || dir.file_id(name) == Some(id);
-        let result = match way {
-            Way::Link => self.folder.link(&self.name, dir, name),
-            Way::RenameNew => self.folder.rename_new(&self.name, dir, name),
-            Way::Rename => self.folder.rename(&self.name, dir, name),
-        };
-        match result {
-            Ok(()) if is_there() => Ok(Placed::Done),
-            Ok(()) if way != Way::Rename => Ok(Placed::Useless),
-            Ok(()) => Err(io::Error::other("renamed, but nothing is there")),
-            Err(Errno::EXIST) if way != Way::Rename => Ok(Placed::Taken),
-            // A reply can be lost on a network file system after the work was done.
-            Err(_) if is_there() => Ok(Placed::Done),
-            Err(
-                Errno::PERM
-                | Errno::OPNOTSUPP
-                | Errno::MLINK
-                | Errno::NOSYS
-                | Errno::INVAL
-                | Errno::XDEV,
-            ) if way != Way::Rename => Ok(Placed::Useless),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-impl Drop for Tmp {
-    fn drop(&mut self) {
-        // Gone already if it was renamed; a leftover is swept when the store is next opened.
-        let _ = self.folder.unlink(&self.name);
-    }
-}
-
 impl Inner {
-    /// A new, empty, unfinished file.
-    pub(super) fn tmp(&self) -> Result<Tmp, StoreError> {
-        if self.read_only {
-            return Err(StoreError::ReadOnly(self.root.clone()));
-        }
-        self.create_tmp()
-            .map_err(|error| self.io("write in", "tmp", error))
-    }
-
-    /// An unfinished file with these bytes.
-    pub(super) fn tmp_with(&self, bytes: &[u8]) -> Result<Tmp, StoreError> {
-        let mut tmp = self.tmp()?;
-        let written = tmp.file.write_all(bytes);
-        written.map_err(|error| self.io("write in", "tmp", error))?;
-        Ok(tmp)
-    }
-
-    fn create_tmp(&self) -> io::Result<Tmp> {
-        self.dir.make("tmp")?;
-        let folder = self.dir.dir("tmp")?;
-        loop {
-            let name = format!("{}-{}-{:016x}", self.host, process::id(), random());
-            match folder.create(&name) {
-                Ok(file) => return Ok(Tmp { folder, name, file }),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
     /// Publishes `tmp` at `place`. If `judge` finds the entry already there to be good, that one
     /// stays and is returned; if bad, it goes into quarantine first.
     pub(super) fn publish<T>(
@@ -195,10 +91,7 @@ impl Inner {
     ) -> Result<Option<T>, StoreError> {
         let path = place.path();
         let failed = |error: io::Error| self.io("write", &path, error);
-        fchmod(&tmp.file, Mode::from_raw_mode(0o444)).map_err(|e| failed(e.into()))?;
-        if self.durable {
-            fsync(&tmp.file).map_err(|error| failed(error.into()))?;
-        }
+        tmp.seal(0o444, self.durable).map_err(failed)?;
         let dir = self.folder(&place.folder).map_err(failed)?;
         for _ in 0..ATTEMPTS {
             // A plain rename would replace: only over nothing.
@@ -234,10 +127,38 @@ impl Inner {
         )))
     }
 
+    /// Puts `tmp` at `place` whatever is there, in one step.
+    pub(super) fn overwrite(
+        &self,
+        place: &Place,
+        tmp: Tmp,
+        mode: u32,
+        durable: bool,
+    ) -> Result<(), StoreError> {
+        let path = place.path();
+        let failed = |error: io::Error| self.io("write", &path, error);
+        tmp.seal(mode, durable).map_err(failed)?;
+        let dir = self.folder(&place.folder).map_err(failed)?;
+        if dir
+            .stat(&place.name)
+            .map_err(failed)?
+            .as_ref()
+            .is_some_and(is_folder)
+        {
+            self.quarantine(place, None, "a folder").map_err(failed)?;
+        }
+        tmp.place(&dir, &place.name, Way::Rename).map_err(failed)?;
+        drop(tmp);
+        if durable {
+            dir.sync().map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Makes sure that an entry of somebody else's is on the disk before we rely on it.
     pub(super) fn settle(&self, dir: &Dir, name: &str) -> io::Result<()> {
         if self.durable && !self.read_only {
-            if let super::dir::Found::File(file, _) = dir.look(name)? {
+            if let Found::File(file, _) = dir.look(name)? {
                 fsync(&file)?;
             }
             dir.sync()?;
@@ -306,32 +227,6 @@ impl Inner {
         }
         Ok(())
     }
-
-    /// Removes unfinished files of processes that are gone; fails where nothing can be written.
-    pub(super) fn sweep(&self) -> io::Result<()> {
-        let now = self.now()?;
-        let folder = self.dir.dir("tmp")?;
-        for name in folder.names()? {
-            let gone = match owner(&name) {
-                Some((host, pid)) if host == self.host => !is_alive(pid),
-                _ => false,
-            };
-            let stale = || {
-                let written = folder.stat(&name).ok().flatten();
-                written.is_some_and(|stat| now - mtime(&stat) > STALE.as_nanos() as i64)
-            };
-            if gone || stale() {
-                // Another process may be sweeping too.
-                let _ = folder.unlink(&name);
-            }
-        }
-        Ok(())
-    }
-
-    /// The time on the clock of the file system, in nanoseconds since 1970.
-    pub(super) fn now(&self) -> io::Result<i64> {
-        Ok(Identity::of(&self.create_tmp()?.file.metadata()?).mtime)
-    }
 }
 
 impl Way {
@@ -355,49 +250,17 @@ fn parts(path: &str) -> impl Iterator<Item = (usize, &str)> {
         })
 }
 
-/// The host and process that an unfinished file's name tells.
-fn owner(name: &str) -> Option<(&str, i32)> {
-    let (rest, _random) = name.rsplit_once('-')?;
-    let (host, pid) = rest.rsplit_once('-')?;
-    Some((host, pid.parse().ok()?))
-}
-
-fn is_alive(pid: i32) -> bool {
-    Pid::from_raw(pid.max(0)).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
-}
-
-/// This machine as far as process numbers mean the same: its name, boot and process namespace.
-pub(super) fn host() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let name = read("/proc/sys/kernel/hostname");
-    let name = match name.trim() {
-        "" => env::var("HOSTNAME").unwrap_or_default(),
-        name => name.to_owned(),
-    };
-    let spaces = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let boot = read("/proc/sys/kernel/random/boot_id");
-    let tag = Digest::of(format!("{boot}{}", spaces.display()).as_bytes()).short();
-    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let name: String = name.chars().filter(plain).take(64).collect();
-    format!("h{name}-{tag}")
-}
-
-/// A number that no other process or thread draws at the same time.
-pub(super) fn random() -> u64 {
-    RandomState::new().hash_one((process::id(), SystemTime::now()))
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{fs, sync::Arc};
 
     use super::*;
     use crate::{
         digest::FileMemo,
-        store::{Options, Store, dir::Found},
+        store::{Options, Store},
     };
 
-    fn store(root: &std::path::Path) -> Store {
+    pub(in crate::store) fn store(root: &std::path::Path) -> Store {
         let options = Options {
             durable: true,
             memo: Arc::new(FileMemo::in_memory()),
@@ -461,38 +324,6 @@ mod tests {
         store.0.quarantine(&place, judged, "bad").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"good");
         assert_eq!(store.take_warnings(), []);
-    }
-
-    #[test]
-    fn unfinished_files_of_the_dead_are_swept_and_those_of_the_living_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store(folder.path());
-        let host = &store.0.host;
-        let at = |name: &str| folder.path().join("tmp").join(name);
-        let dead = i32::MAX;
-        let names = [
-            (format!("{host}-{dead}-00"), false),
-            (format!("{host}-{}-00", process::id()), true),
-            (format!("elsewhere-{dead}-00"), true),
-            ("elsewhere-1-01".to_owned(), false),
-            ("strange".to_owned(), true),
-        ];
-        for (name, _) in &names {
-            fs::write(at(name), "x").unwrap();
-        }
-        let old = SystemTime::now() - 2 * STALE;
-        let file = fs::File::open(at("elsewhere-1-01")).unwrap();
-        file.set_times(fs::FileTimes::new().set_modified(old))
-            .unwrap();
-        store.0.sweep().unwrap();
-        for (name, stays) in &names {
-            assert_eq!(at(name).exists(), *stays, "{name}");
-        }
-        let tmp = store.0.tmp().unwrap();
-        assert_eq!(
-            owner(&tmp.name),
-            Some((host.as_str(), process::id() as i32))
-        );
     }
 
     #[test]

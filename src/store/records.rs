@@ -11,6 +11,7 @@ use super::{
     publish::{Place, Present},
     record::{LONGEST, Record, Reference, Written},
     shard,
+    tmp::Tmp,
 };
 use crate::digest::{Digest, Identity};
 
@@ -77,6 +78,33 @@ impl Store {
     /// An object is missing, the record is too large, the store is read-only, or the system
     /// refused to write. Nothing is visible then.
     pub fn commit(&self, record: &Record) -> Result<Committed, StoreError> {
+        let (place, tmp) = self.prepare(record)?;
+        let judge = |path: &str| {
+            Ok(match self.0.record_state(path, &record.key)? {
+                State::Good(record, ..) => Present::Good(record),
+                State::Absent => Present::Absent,
+                State::Bad(reason, id, _) => Present::Bad(reason, id),
+            })
+        };
+        Ok(match self.0.publish(&place, tmp, &judge)? {
+            None => Committed::New,
+            Some(first) => Committed::Adopted(*first),
+        })
+    }
+
+    /// Commits a record in place of one of the same key, in one step, for a node that was
+    /// computed anew on purpose.
+    ///
+    /// # Errors
+    /// As for [`commit`](Self::commit).
+    pub fn replace(&self, record: &Record) -> Result<Committed, StoreError> {
+        let (place, tmp) = self.prepare(record)?;
+        self.0.overwrite(&place, tmp, 0o444, self.0.durable)?;
+        Ok(Committed::New)
+    }
+
+    /// Writes a record, all of whose objects are there, to an unfinished file.
+    fn prepare(&self, record: &Record) -> Result<(Place, Tmp), StoreError> {
         let bad = |reason| StoreError::BadRecord {
             key: record.key,
             reason,
@@ -99,33 +127,7 @@ impl Store {
             self.put(value.as_bytes())?;
         }
         let place = record_place(&record.key);
-        let tmp = self.0.tmp_with(&bytes)?;
-        let judge = |path: &str| {
-            Ok(match self.0.record_state(path, &record.key)? {
-                State::Good(record, ..) => Present::Good(record),
-                State::Absent => Present::Absent,
-                State::Bad(reason, id, _) => Present::Bad(reason, id),
-            })
-        };
-        Ok(match self.0.publish(&place, tmp, &judge)? {
-            None => Committed::New,
-            Some(first) => Committed::Adopted(*first),
-        })
-    }
-
-    /// Commits a record in place of one of the same key, for a node that was
-    /// computed anew on purpose. A crash between the two steps leaves a miss.
-    ///
-    /// # Errors
-    /// As for [`commit`](Self::commit); the old record may be gone then.
-    pub fn replace(&self, record: &Record) -> Result<Committed, StoreError> {
-        let path = record_place(&record.key).path();
-        match self.0.dir.unlink(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(self.0.io("replace", &path, error))
-            }
-            _ => self.commit(record),
-        }
+        Ok((place, self.0.tmp_with(&bytes)?))
     }
 }
 

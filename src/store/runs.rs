@@ -1,10 +1,10 @@
 //! The history of runs, for people: never read as truth.
 
-use std::io::Write;
-
 use serde_json::Value;
 
-use super::{Inner, Store, StoreError, check_name, dir::Found, objects::read_exactly};
+use super::{
+    Inner, Store, StoreError, check_name, dir::Found, objects::read_exactly, publish::Place,
+};
 
 /// The longest run read back, in bytes.
 const LONGEST: u64 = 64 << 20;
@@ -53,14 +53,9 @@ impl Inner {
         bytes: &[u8],
         durable: bool,
     ) -> Result<(), StoreError> {
-        let mut tmp = self.tmp()?;
-        let file = tmp.file();
-        let path = format!("{folder}/{name}");
-        let result = file
-            .write_all(bytes)
-            .and_then(|()| if durable { file.sync_all() } else { Ok(()) })
-            .and_then(|()| tmp.replace(&self.folder(folder)?, name, durable));
-        result.map_err(|error| self.io("write", &path, error))
+        let durable = durable && self.durable;
+        let tmp = self.tmp_with(bytes)?;
+        self.overwrite(&Place::new(folder, name), tmp, 0o644, durable)
     }
 
     /// The JSON in the file at `path`, nothing if there is no file, or what is wrong with it.

@@ -54,6 +54,75 @@ fn can_inject() -> bool {
 }
 
 #[test]
+fn objects_are_on_the_disk_before_a_record_names_them() {
+    if !can_inject() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = fs::canonicalize(folder.path()).unwrap();
+    let log = root.join("quarantine");
+    let inner = job(&["once", root.to_str().unwrap()]);
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-y", "-e", "trace=fsync,linkat", "-o"])
+        .arg(&log)
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env(JOB, format!("once\n{}", root.display()))
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let text = fs::read_to_string(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    // `fsync(3</root/tmp/x>) = 0` and `linkat(4</root/tmp>, "x", 5</root/objects/ab>, "y", 0) = 0`.
+    let named = |line: &str| -> Vec<String> {
+        let parts = line
+            .split('<')
+            .skip(1)
+            .filter_map(|part| part.split_once('>'));
+        let below = |path: &str| path.strip_prefix(root.to_str()?).map(str::to_owned);
+        parts.filter_map(|(path, _)| below(path)).collect()
+    };
+    let mut synced: Vec<String> = Vec::new();
+    let mut linked: Vec<(String, usize)> = Vec::new();
+    let calls = |line: &&str| line.contains(" fsync(") || line.contains(" linkat(");
+    for line in text.lines().filter(calls) {
+        let paths = named(line);
+        if line.contains("fsync(") {
+            synced.push(paths[0].clone());
+        } else {
+            let file = format!("{}/{}", paths[0], line.split('"').nth(1).unwrap());
+            assert!(
+                synced.contains(&file),
+                "{file} was linked before it was written: {text}"
+            );
+            linked.push((paths[1].clone(), synced.len()));
+        }
+    }
+    let [.., object, record] = &linked[..] else {
+        panic!("{text}");
+    };
+    assert!(object.0.starts_with("/objects/") && record.0.starts_with("/actions/local/"));
+    for (folder, at) in [object, record] {
+        let after = if folder == &object.0 {
+            at..&record.1
+        } else {
+            at..&synced.len()
+        };
+        assert!(
+            synced[*after.start..*after.end].contains(folder),
+            "{folder}: {text}"
+        );
+        let parents = folder
+            .match_indices('/')
+            .map(|(end, _)| folder[..end].to_owned());
+        for parent in parents {
+            assert!(synced[..*after.end].contains(&parent), "{parent}: {text}");
+        }
+    }
+}
+
+#[test]
 fn a_file_system_that_refuses_links_or_lies_about_them_loses_nothing() {
     if !can_inject() {
         return;
