@@ -1,7 +1,9 @@
 //! The one integration-test binary; every module is a topic.
 
 mod demo_run;
+mod docs;
 mod engine;
+mod keys;
 mod kill;
 mod parity;
 mod space;

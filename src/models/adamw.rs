@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn weights(layer: &Linear) -> Vec<f32> {
-        layer.weight.val().inner().to_data().to_vec().unwrap()
+        layer.weight.val().inner().to_data().try_to_vec().unwrap()
     }
 
     /// torch 2.15: `AdamW([w], lr=0.1, weight_decay=0.0)`, loss `(x @ w).square().sum()`, three steps.

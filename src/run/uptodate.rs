@@ -23,9 +23,14 @@ use crate::{
 /// the resolution of its times, so nothing is concluded from it.
 const RACY: Duration = Duration::from_millis(20);
 
+/// After a day the records are looked up again: that marks them as in use for
+/// the collection of what is not.
+const DAY: Duration = Duration::from_hours(24);
+
 /// What a finished run looked at.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UpToDate {
+    saved: SystemTime,
     files: Vec<(PathBuf, Identity)>,
     generation: Generation,
     /// Nodes of the run, all of them in the store.
@@ -57,7 +62,9 @@ impl UpToDate {
         let same = |(path, identity): &(PathBuf, Identity)| {
             fs_err::metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == *identity)
         };
-        (index.files.iter().all(same) && index.generation == store.generation()).then_some(index)
+        let young = index.saved.elapsed().is_ok_and(|age| age < DAY);
+        (young && index.files.iter().all(same) && index.generation == store.generation())
+            .then_some(index)
     }
 
     /// Saves the index of a run that began at `began`, read `files` and left
@@ -86,6 +93,7 @@ impl UpToDate {
             list.push((path, Identity::of(&metadata)));
         }
         let index = Self {
+            saved: SystemTime::now(),
             files: list,
             generation: store.generation(),
             nodes,

@@ -74,7 +74,7 @@ fn objects_are_on_the_disk_before_a_record_names_them() {
     assert!(status.success());
     let text = fs::read_to_string(&log).unwrap();
     fs::remove_file(&log).unwrap();
-    // `fsync(3</root/tmp/x>) = 0` and `linkat(4</root/tmp>, "x", 5</root/objects/ab>, "y", 0) = 0`.
+    // `fsync(3</STORE/tmp/x>) = 0` and `linkat(4</STORE/tmp>, "x", 5</STORE/objects/ab>, "y", 0) = 0`.
     let named = |line: &str| -> Vec<String> {
         let parts = line
             .split('<')

@@ -1,3 +1,5 @@
+//! Tests of the page: escaping, contents, contrast.
+
 use serde_json::json;
 
 use super::{

@@ -1,3 +1,5 @@
+//! Tests of the result tables.
+
 use std::collections::BTreeMap;
 
 use serde_json::json;
