@@ -51,7 +51,7 @@ def ask(llm, prompts, temperature=.5, attempts=10):
 def accuracy(clip, split, chosen, start=THIS):
     images, labels = split
     texts = clip.recall([study.photo(name, words, start) for name, words in zip(draw.CLASSES, chosen)])
-    return 100 * ((images @ texts.T).argmax(1) == labels).float().mean().item()
+    return 100 * int(((images @ texts.T).argmax(1) == labels).sum()) / len(labels)
 
 
 def select(clip, split, chosen, candidates):
@@ -131,7 +131,7 @@ def replay(clip, llm, seeds=SEEDS):
         curve = tune(clip, trunks["train"], trunks["test"], best[0], seed)
         row = {"best of three": score(best), "first of three": score(unselected),
                "random, unselected, recursive": score(wild), "random, unselected, at once": score([direct])[0],
-               "random, selected": score(wild_best), f"swapped": score(swapped),
+               "random, selected": score(wild_best), "swapped": score(swapped),
                "fine-tuned": [[round(v, 2) for v in pair] for pair in curve], "attributes": best[-1]}
         print(seed, {k: v for k, v in row.items() if k != "fine-tuned"}, "fine-tuned", row["fine-tuned"][-1], flush=True)
         out["seeds"].append(row)

@@ -278,8 +278,8 @@ def edit(file, change):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--text", type=pathlib.Path, nargs="+", default=[])
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--text", type=pathlib.Path, nargs="+", default=[], help="JSON files: lists of lines by class")
+    parser.add_argument("--steps", type=int, default=1300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
