@@ -1,9 +1,11 @@
 //! The one integration-test binary; every module is a topic.
 
 mod demo_run;
+mod bad;
 mod engine;
 mod kill;
 mod parity;
+mod pipeline;
 mod space;
 mod store;
 mod tidy;
