@@ -1,11 +1,13 @@
 //! The one integration-test binary; every module is a topic.
 
+mod bad;
 mod demo_run;
 mod docs;
 mod engine;
 mod keys;
 mod kill;
 mod parity;
+mod pipeline;
 mod space;
 mod store;
 mod tidy;
