@@ -55,7 +55,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("lookup of a node: {lookup:?}");
     for (items, batch) in [(1_000, 64), (10_000, 256)] {
         let space = Digest::of(format!("space {items}").as_bytes());
-        let all: Vec<(Digest, Vec<u8>)> = (0..items).map(|i| (key("item", i), vec![1; 4096])).collect();
+        let all: Vec<(Digest, Vec<u8>)> = (0..items)
+            .map(|i| (key("item", i), vec![1; 4096]))
+            .collect();
         let begin = Instant::now();
         for chunk in all.chunks(batch) {
             store.commit_items(&space, chunk)?;

@@ -37,18 +37,29 @@ fn the_demo_runs_and_a_change_computes_only_what_it_touches() {
     demo(&space, |text| text);
     let (ran, happened) = space.exec(&["demo.toml"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(happened.iter().all(|(_, word)| word == "ran"), "{happened:?}");
-    assert!(ran.stdout.contains("Top-1 accuracy on test images"), "{}", ran.stdout);
+    assert!(
+        happened.iter().all(|(_, word)| word == "ran"),
+        "{happened:?}"
+    );
+    assert!(
+        ran.stdout.contains("Top-1 accuracy on test images"),
+        "{}",
+        ran.stdout
+    );
     let report = std::fs::read_to_string(space.cache().join("out/demo/report.html")).unwrap();
     assert!(report.contains("refine.select@2"));
 
     let (again, happened) = space.exec(&["demo.toml"]);
-    assert!(happened.iter().all(|(_, word)| word == "hit"), "{happened:?}");
+    assert!(
+        happened.iter().all(|(_, word)| word == "hit"),
+        "{happened:?}"
+    );
     assert_eq!(again.stdout, ran.stdout);
 
     let why = space.run(&["plan", "demo.toml", "-s", "temperature=0.9"]);
     assert!(
-        why.stdout.contains("refine.propose@1: temperature 0.5 → 0.9 (set by -s); 10 of 10 items new"),
+        why.stdout
+            .contains("refine.propose@1: temperature 0.5 → 0.9 (set by -s); 10 of 10 items new"),
         "{}",
         why.stdout
     );
@@ -60,8 +71,22 @@ fn the_demo_runs_and_a_change_computes_only_what_it_touches() {
     assert_eq!(of(&happened, "refine.propose@1"), "ran");
 
     demo(&space, |text| {
-        let names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "lorry"];
-        text.replace("format = \"cifar10\"", &format!("format = \"cifar10\"\nclass_names = {names:?}"))
+        let names = [
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "lorry",
+        ];
+        text.replace(
+            "format = \"cifar10\"",
+            &format!("format = \"cifar10\"\nclass_names = {names:?}"),
+        )
     });
     let (renamed, happened) = space.exec(&["demo.toml"]);
     assert_eq!(renamed.code, 0, "{}", renamed.stderr);
@@ -71,7 +96,10 @@ fn the_demo_runs_and_a_change_computes_only_what_it_touches() {
     assert_eq!(of(&happened, "images"), "ran");
     assert_eq!(items(&space, "images"), json!([0, 2000]));
     let first: Vec<u64> = serde_json::from_value(items(&space, "refine.propose@1")).unwrap();
-    assert!(first[1] >= 9, "nine classes ask what they asked before: {first:?}");
+    assert!(
+        first[1] >= 9,
+        "nine classes ask what they asked before: {first:?}"
+    );
 }
 
 #[test]
@@ -93,7 +121,12 @@ fn a_killed_demo_ends_as_one_that_was_not() {
     assert_eq!(last.code, 0, "{}", last.stderr);
     let verified = space.run(&["cache", "verify"]);
     assert_eq!(verified.code, 0, "{}", verified.stdout);
-    for node in ["refine.propose@3", "refine.select@3", "eval@3", "tuned_eval"] {
+    for node in [
+        "refine.propose@3",
+        "refine.select@3",
+        "eval@3",
+        "tuned_eval",
+    ] {
         for from in [&reference, &space] {
             let shown = from.run(&["show", "demo.toml", node, "--to", &format!("out/{node}")]);
             assert_eq!(shown.code, 0, "{}", shown.stderr);
@@ -101,7 +134,8 @@ fn a_killed_demo_ends_as_one_that_was_not() {
         let folder = format!("out/{node}");
         for entry in std::fs::read_dir(reference.path().join(&folder)).unwrap() {
             let name = entry.unwrap().file_name();
-            let read = |space: &Space| std::fs::read(space.path().join(&folder).join(&name)).unwrap();
+            let read =
+                |space: &Space| std::fs::read(space.path().join(&folder).join(&name)).unwrap();
             assert!(read(&reference) == read(&space), "{node}: {name:?} differs");
         }
     }
@@ -113,7 +147,12 @@ fn a_killed_demo_ends_as_one_that_was_not() {
     };
     let (a, b) = (embeddings(&reference), embeddings(&space));
     assert_eq!(a.rows, b.rows);
-    assert!(a.data.iter().zip(&b.data).all(|(x, y)| (x - y).abs() <= 1e-6));
+    assert!(
+        a.data
+            .iter()
+            .zip(&b.data)
+            .all(|(x, y)| (x - y).abs() <= 1e-6)
+    );
 }
 
 #[test]
@@ -124,9 +163,18 @@ fn the_demo_repeats_the_studys_pattern() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let top1 = |node: &str| {
         let folder = format!("out/{node}");
-        assert_eq!(space.run(&["show", "demo.toml", node, "--to", &folder]).code, 0);
+        assert_eq!(
+            space
+                .run(&["show", "demo.toml", node, "--to", &folder])
+                .code,
+            0
+        );
         let folder = space.path().join(folder);
-        Metrics::decode(&|name| Ok(std::fs::read(folder.join(name))?)).unwrap().table.top1.percent
+        Metrics::decode(&|name| Ok(std::fs::read(folder.join(name))?))
+            .unwrap()
+            .table
+            .top1
+            .percent
     };
     let plain = top1("eval@0");
     let best = top1("eval@1").max(top1("eval@2")).max(top1("eval@3"));

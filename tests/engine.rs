@@ -66,11 +66,17 @@ fn a_second_run_computes_nothing() {
     space.write("p.toml", CHAIN);
     let (ran, happened) = space.exec(&["p.toml"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(happened.iter().all(|(_, word)| word == "ran"), "{happened:?}");
+    assert!(
+        happened.iter().all(|(_, word)| word == "ran"),
+        "{happened:?}"
+    );
     let (ran, happened) = space.exec(&["p.toml"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert_eq!(happened.len(), 4);
-    assert!(happened.iter().all(|(_, word)| word == "hit"), "{happened:?}");
+    assert!(
+        happened.iter().all(|(_, word)| word == "hit"),
+        "{happened:?}"
+    );
 }
 
 #[test]
@@ -81,7 +87,11 @@ fn equal_bytes_change_nothing_downstream() {
     let (_, happened) = space.exec(&["p.toml", "-s", "word=other"]);
     assert_eq!(of(&happened, "first"), "ran");
     assert_eq!(of(&happened, "second"), "ran");
-    assert_eq!(of(&happened, "third"), "hit", "`second` gave the same bytes");
+    assert_eq!(
+        of(&happened, "third"),
+        "hit",
+        "`second` gave the same bytes"
+    );
     assert_eq!(of(&happened, "aside"), "hit");
 }
 
@@ -93,7 +103,10 @@ fn names_paths_and_order_do_not_count() {
     let renamed = CHAIN.replace("first", "erster").replace("chain", "kette");
     space.write("q.toml", &renamed);
     let (_, happened) = space.exec(&["q.toml"]);
-    assert!(happened.iter().all(|(_, word)| word == "hit"), "{happened:?}");
+    assert!(
+        happened.iter().all(|(_, word)| word == "hit"),
+        "{happened:?}"
+    );
 }
 
 #[test]
@@ -101,7 +114,13 @@ fn writing_a_default_out_does_not_count() {
     let space = Space::new();
     space.write("p.toml", CHAIN);
     space.exec(&["p.toml"]);
-    space.write("p.toml", &CHAIN.replace("value = \"aside\"", "value = \"aside\"\nmilliseconds = 0\nexec = { batch = 7 }"));
+    space.write(
+        "p.toml",
+        &CHAIN.replace(
+            "value = \"aside\"",
+            "value = \"aside\"\nmilliseconds = 0\nexec = { batch = 7 }",
+        ),
+    );
     let (ran, happened) = space.exec(&["p.toml"]);
     assert_eq!(of(&happened, "aside"), "hit", "{}", ran.stderr);
 }
@@ -109,7 +128,10 @@ fn writing_a_default_out_does_not_count() {
 #[test]
 fn a_failed_node_stops_only_what_needs_it() {
     let space = Space::new();
-    space.write("p.toml", &CHAIN.replace("constant = true", "fail = \"no luck\""));
+    space.write(
+        "p.toml",
+        &CHAIN.replace("constant = true", "fail = \"no luck\""),
+    );
     let (ran, happened) = space.exec(&["p.toml"]);
     assert_eq!(ran.code, 1);
     assert_eq!(of(&happened, "first"), "ran");
@@ -122,7 +144,10 @@ fn a_failed_node_stops_only_what_needs_it() {
 #[test]
 fn a_panic_is_a_failed_node() {
     let space = Space::new();
-    space.write("p.toml", &CHAIN.replace("constant = true", "panic = \"oh dear\""));
+    space.write(
+        "p.toml",
+        &CHAIN.replace("constant = true", "panic = \"oh dear\""),
+    );
     let (ran, happened) = space.exec(&["p.toml"]);
     assert_eq!(ran.code, 1);
     assert_eq!(of(&happened, "second"), "failed");
@@ -132,13 +157,21 @@ fn a_panic_is_a_failed_node() {
 #[test]
 fn a_new_item_computes_only_itself() {
     let space = Space::new();
-    let items = |list: &str| format!("version = 1\nname = \"items\"\n[nodes.a]\nkind = \"probe\"\nitems = [{list}]\nbatch = 2\n");
+    let items = |list: &str| {
+        format!(
+            "version = 1\nname = \"items\"\n[nodes.a]\nkind = \"probe\"\nitems = [{list}]\nbatch = 2\n"
+        )
+    };
     space.write("p.toml", &items("\"x\", \"y\", \"z\""));
     let (ran, _) = space.exec(&["p.toml"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     space.write("p.toml", &items("\"x\", \"w\", \"y\", \"z\""));
     space.exec(&["p.toml"]);
-    let event = space.events().into_iter().find(|e| e["event"] == "ran").unwrap();
+    let event = space
+        .events()
+        .into_iter()
+        .find(|e| e["event"] == "ran")
+        .unwrap();
     assert_eq!(event["items"], serde_json::json!([1, 3]));
     let shown = space.run(&["show", "p.toml", "a"]);
     assert!(shown.stdout.contains("X W Y Z"), "{}", shown.stdout);
@@ -180,7 +213,11 @@ fn a_damaged_object_is_found_and_computed_again() {
         assert!([0, 5].contains(&verified.code), "{}", verified.stderr);
         let ran = space.run(&["exec", "p.toml"]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
-        assert_eq!(std::fs::read(&object).unwrap(), good, "mended with the same bytes");
+        assert_eq!(
+            std::fs::read(&object).unwrap(),
+            good,
+            "mended with the same bytes"
+        );
     }
 }
 
@@ -209,7 +246,12 @@ fn plan_and_why_say_what_exec_then_does() {
     let plan = space.run(&["plan", "p.toml", "--check"]);
     assert_eq!(plan.code, 0, "{}", plan.stdout);
     let plan = space.run(&["plan", "p.toml", "-s", "word=other"]);
-    assert!(plan.stdout.contains("run    first: value \"one\" → \"other\" (set by -s)"), "{}", plan.stdout);
+    assert!(
+        plan.stdout
+            .contains("run    first: value \"one\" → \"other\" (set by -s)"),
+        "{}",
+        plan.stdout
+    );
     assert!(plan.stdout.contains("waits  second"), "{}", plan.stdout);
     let why = space.run(&["why", "p.toml", "third", "-s", "word=other"]);
     assert!(why.stdout.contains("`first`: value"), "{}", why.stdout);
@@ -220,7 +262,9 @@ fn two_runners_on_an_empty_cache_both_succeed() {
     let space = Space::new();
     let mut text = "version = 1\nname = \"two\"\n".to_owned();
     for i in 0..20 {
-        text.push_str(&format!("[nodes.n{i}]\nkind = \"probe\"\nvalue = \"{i}\"\nmilliseconds = 10\n"));
+        text.push_str(&format!(
+            "[nodes.n{i}]\nkind = \"probe\"\nvalue = \"{i}\"\nmilliseconds = 10\n"
+        ));
         if i > 0 {
             text.push_str(&format!("inputs = [\"n{}\"]\n", i - 1));
         }
@@ -242,7 +286,11 @@ fn an_up_to_date_run_notices_a_changed_file_and_a_lost_record() {
     std::thread::sleep(std::time::Duration::from_millis(60));
     space.run(&["exec", "p.toml"]);
     let quick = space.run(&["exec", "p.toml"]);
-    assert!(quick.stderr.contains("4 nodes: all up to date"), "{}", quick.stderr);
+    assert!(
+        quick.stderr.contains("4 nodes: all up to date"),
+        "{}",
+        quick.stderr
+    );
     std::fs::remove_file(&objects(&space)[0]).unwrap();
     let ran = space.run(&["exec", "p.toml"]);
     assert!(!ran.stderr.contains("nothing to run"), "{}", ran.stderr);

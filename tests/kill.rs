@@ -12,7 +12,12 @@ fn pipeline() -> String {
         for place in 0..4 {
             text.push_str(&format!("[nodes.n{layer}{place}]\nkind = \"probe\"\nvalue = \"{layer}{place}\"\nmilliseconds = 4\n"));
             if layer > 0 {
-                text.push_str(&format!("inputs = [\"n{}{place}\", \"n{}{}\"]\n", layer - 1, layer - 1, (place + 1) % 4));
+                text.push_str(&format!(
+                    "inputs = [\"n{}{place}\", \"n{}{}\"]\n",
+                    layer - 1,
+                    layer - 1,
+                    (place + 1) % 4
+                ));
             }
             if layer == 1 {
                 let items: Vec<String> = (0..12).map(|i| format!("\"{place} {i}\"")).collect();
@@ -46,7 +51,10 @@ fn export(space: &Space) -> BTreeMap<String, Vec<u8>> {
 
 /// How many kills; a longer sweep is `RUNNER_KILLS=1000`.
 fn kills() -> u64 {
-    std::env::var("RUNNER_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
+    std::env::var("RUNNER_KILLS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(200)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The one integration-test binary; every module is a topic.
 
-mod demo_run;
 mod bad;
+mod demo_run;
 mod engine;
 mod kill;
 mod parity;

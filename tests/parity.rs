@@ -72,7 +72,12 @@ fn images(split: &str, which: impl Iterator<Item = usize>) -> Vec<Rgb8> {
 }
 
 fn strings(value: &Value) -> Vec<String> {
-    value.as_array().unwrap().iter().map(|s| s.as_str().unwrap().to_owned()).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s.as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// The smallest cosine between rows of two matrices of normalised rows.
@@ -80,7 +85,12 @@ fn worst_cosine(a: &[f32], b: &[f32], dim: usize) -> f64 {
     assert_eq!(a.len(), b.len());
     a.chunks_exact(dim)
         .zip(b.chunks_exact(dim))
-        .map(|(a, b)| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum())
+        .map(|(a, b)| {
+            a.iter()
+                .zip(b)
+                .map(|(x, y)| f64::from(*x) * f64::from(*y))
+                .sum()
+        })
         .fold(1.0, f64::min)
 }
 
@@ -124,7 +134,9 @@ fn image_embeddings_and_every_prediction_equal_open_clips() {
                     .chunks_exact(dim)
                     .map(|class| class.iter().zip(*image).map(|(a, b)| a * b).sum())
                     .collect();
-                let best = (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+                let best = (0..logits.len())
+                    .rev()
+                    .max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
                 best != Some(**theirs as usize)
             })
             .count();
@@ -139,12 +151,23 @@ fn greedy_answers_equal_transformers_token_for_token() {
     let llm = Llm::load(&demo("llm"), DType::F32, &Device::flex()).unwrap();
     let answers = reference["answers"].as_array().unwrap();
     let ids = |value: &Value| -> Vec<u32> {
-        value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+        value
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| id.as_u64().unwrap() as u32)
+            .collect()
     };
     let mut requests = Vec::new();
     for answer in answers {
-        let prompt_ids = llm.prompt_ids(answer["prompt"].as_str().unwrap(), None).unwrap();
-        assert_eq!(prompt_ids, ids(&answer["prompt_ids"]), "the template's tokens");
+        let prompt_ids = llm
+            .prompt_ids(answer["prompt"].as_str().unwrap(), None)
+            .unwrap();
+        assert_eq!(
+            prompt_ids,
+            ids(&answer["prompt_ids"]),
+            "the template's tokens"
+        );
         requests.push(Request {
             prompt_ids,
             sampling: Sampling {
@@ -155,7 +178,9 @@ fn greedy_answers_equal_transformers_token_for_token() {
             key: [0; 32],
         });
     }
-    let ours = llm.generate(&requests, &Limits::default(), &mut |_| {}, &|| false).unwrap();
+    let ours = llm
+        .generate(&requests, &Limits::default(), &mut |_| {}, &|| false)
+        .unwrap();
     for (ours, answer) in ours.iter().zip(answers) {
         let mut theirs = ids(&answer["ids"]);
         if theirs.last() == Some(&2) {
@@ -175,7 +200,10 @@ fn next_token_logits_equal_transformers() {
         let theirs = numbers("llm.safetensors", &format!("logits {k}"));
         let scale = theirs.iter().fold(0_f32, |m, x| m.max(x.abs()));
         let ours = &ours[ours.len() - theirs.len()..];
-        let worst = ours.iter().zip(&theirs).fold(0_f32, |m, (a, b)| m.max((a - b).abs()));
+        let worst = ours
+            .iter()
+            .zip(&theirs)
+            .fold(0_f32, |m, (a, b)| m.max((a - b).abs()));
         assert!(worst <= 1e-4 * scale, "{worst} of {scale}");
     }
 }
@@ -191,17 +219,31 @@ fn ten_steps_of_fine_tuning_equal_pytorch() {
     let mut trainer = Trainer::load(&demo("clip"), 2, 0.0, &device).unwrap();
     let losses = run["losses"].as_array().unwrap();
     for (indices, expected) in reference["indices"].as_array().unwrap().iter().zip(losses) {
-        let indices: Vec<usize> = indices.as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as usize).collect();
+        let indices: Vec<usize> = indices
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| i.as_u64().unwrap() as usize)
+            .collect();
         let batch: Vec<usize> = indices.iter().map(|i| labels[*i]).collect();
         let images = images("train", indices.into_iter());
         let learned = trainer.step(&images, &batch, &prompts, 50.0, 5e-4).unwrap();
         let expected = expected.as_f64().unwrap();
         let off = (learned.loss - expected).abs() / expected;
-        assert!(off <= 1e-4, "loss {} for {expected}: off by {off:e}", learned.loss);
+        assert!(
+            off <= 1e-4,
+            "loss {} for {expected}: off by {off:e}",
+            learned.loss
+        );
     }
     let sums: BTreeMap<String, f64> = serde_json::from_value(run["absolute_sums"].clone()).unwrap();
     for (name, data) in trainer.state().unwrap().tensors {
-        let ours: f64 = data.as_slice::<f32>().unwrap().iter().map(|x| f64::from(x.abs())).sum();
+        let ours: f64 = data
+            .as_slice::<f32>()
+            .unwrap()
+            .iter()
+            .map(|x| f64::from(x.abs()))
+            .sum();
         let expected = sums[&name];
         let off = (ours - expected).abs() / expected;
         assert!(off <= 1e-4, "{name}: {ours} for {expected}");

@@ -6,16 +6,47 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("artifact", &["digest", "table"]),
     ("cli", &["cmd"]),
-    ("cmd", &["artifact", "cli", "data", "diagnostic", "digest", "models", "node", "nodes", "pipeline", "report", "run", "store", "table"]),
+    (
+        "cmd",
+        &[
+            "artifact",
+            "cli",
+            "data",
+            "diagnostic",
+            "digest",
+            "models",
+            "node",
+            "nodes",
+            "pipeline",
+            "report",
+            "run",
+            "store",
+            "table",
+        ],
+    ),
     ("data", &["digest"]),
     ("diagnostic", &[]),
     ("digest", &[]),
     ("models", &[]),
     ("node", &["artifact", "data", "digest", "models"]),
-    ("nodes", &["artifact", "data", "digest", "models", "node", "stats", "table"]),
-    ("pipeline", &["artifact", "data", "diagnostic", "digest", "node", "nodes"]),
-    ("report", &["artifact", "digest", "pipeline", "run", "store", "table"]),
-    ("run", &["artifact", "data", "digest", "node", "pipeline", "store"]),
+    (
+        "nodes",
+        &[
+            "artifact", "data", "digest", "models", "node", "stats", "table",
+        ],
+    ),
+    (
+        "pipeline",
+        &["artifact", "data", "diagnostic", "digest", "node", "nodes"],
+    ),
+    (
+        "report",
+        &["artifact", "digest", "pipeline", "run", "store", "table"],
+    ),
+    (
+        "run",
+        &["artifact", "data", "digest", "node", "pipeline", "store"],
+    ),
     ("stats", &[]),
     ("store", &["digest"]),
     ("table", &[]),
@@ -40,15 +71,27 @@ fn sources() -> Vec<PathBuf> {
 
 /// The room of a source file: the first part of its path below `src`.
 fn room(path: &Path) -> String {
-    let relative = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+    let relative = path
+        .strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .unwrap();
+    let first = relative
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
 /// Rooms that `text` names after `crate::`, groups included.
 fn imported(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n");
     for (at, _) in code.match_indices("crate::") {
         let rest = &code[at + "crate::".len()..];
         if let Some(group) = rest.strip_prefix('{') {
@@ -66,7 +109,11 @@ fn imported(text: &str) -> Vec<String> {
                 }
             }
         } else {
-            found.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+            found.push(
+                rest.chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect(),
+            );
         }
     }
     found
@@ -96,7 +143,10 @@ fn rooms_import_only_what_they_may() {
 
 #[test]
 fn the_import_check_sees_groups_and_paths() {
-    assert_eq!(imported("use crate::{\n    a::B,\n    c::{D, e::F},\n};\nlet x = crate::g::h();"), ["a", "c", "g"]);
+    assert_eq!(
+        imported("use crate::{\n    a::B,\n    c::{D, e::F},\n};\nlet x = crate::g::h();"),
+        ["a", "c", "g"]
+    );
     assert!(imported("// use crate::a::B;").is_empty());
 }
 
@@ -108,9 +158,17 @@ fn every_file_opens_with_its_purpose_and_stays_small() {
         if !text.starts_with("//! ") {
             wrong.push(format!("{} does not say what it is for", path.display()));
         }
-        let lines = text.split("#[cfg(test)]\nmod tests {").next().unwrap().lines().count();
+        let lines = text
+            .split("#[cfg(test)]\nmod tests {")
+            .next()
+            .unwrap()
+            .lines()
+            .count();
         if lines > 500 {
-            wrong.push(format!("{} has {lines} lines before its tests", path.display()));
+            wrong.push(format!(
+                "{} has {lines} lines before its tests",
+                path.display()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -124,7 +182,10 @@ fn every_test_file_is_part_of_the_test_binary() {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_str().unwrap();
         if path.extension().is_some_and(|e| e == "rs") && stem != "main" {
-            assert!(main.contains(&format!("mod {stem};")), "tests/{stem}.rs is not listed in tests/main.rs");
+            assert!(
+                main.contains(&format!("mod {stem};")),
+                "tests/{stem}.rs is not listed in tests/main.rs"
+            );
         }
     }
 }

@@ -118,7 +118,8 @@ fn stats(args: &JsonArgs, global: &Global) -> Result<ExitCode> {
         print_json(&json!({"root": store.root(), "stats": stats}))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let line = |what: &str, c: Count| format!("{what:<11} {:>9}  {:>10}\n", count(c.files), size(c.bytes));
+    let line =
+        |what: &str, c: Count| format!("{what:<11} {:>9}  {:>10}\n", count(c.files), size(c.bytes));
     let mut text = format!("{}\n", store.root().display());
     text.push_str(&line("objects", stats.objects));
     text.push_str(&line("records", stats.records));
@@ -149,14 +150,22 @@ fn verify(args: &VerifyArgs, global: &Global) -> Result<ExitCode> {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    let code = if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(CORRUPT) };
+    let code = if report.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(CORRUPT)
+    };
     if args.json {
         print_json(&report)?;
         return Ok(code);
     }
     let mut text = String::new();
     for problem in &report.problems {
-        let mended = if problem.repaired { "; moved to quarantine" } else { "" };
+        let mended = if problem.repaired {
+            "; moved to quarantine"
+        } else {
+            ""
+        };
         text.push_str(&format!("{}: {}{mended}\n", problem.path, problem.reason));
     }
     text.push_str(&format!(
@@ -180,14 +189,20 @@ fn verify(args: &VerifyArgs, global: &Global) -> Result<ExitCode> {
 
 fn gc(args: &GcArgs, global: &Global) -> Result<ExitCode> {
     if args.max_age.is_none() && args.max_size.is_none() && !args.empty_trash {
-        return Err(Exit::usage("gc needs a limit\nhint: try `runner cache gc --max-age 30d --dry-run`"));
+        return Err(Exit::usage(
+            "gc needs a limit\nhint: try `runner cache gc --max-age 30d --dry-run`",
+        ));
     }
     let store = open_store(global, None)?;
     let policy = GcPolicy {
         max_age: args.max_age,
         max_size: args.max_size,
         grace: args.grace,
-        trash: if args.empty_trash { Duration::ZERO } else { GcPolicy::default().trash },
+        trash: if args.empty_trash {
+            Duration::ZERO
+        } else {
+            GcPolicy::default().trash
+        },
         dry_run: args.dry_run,
     };
     let report = store.gc(&policy, &[])?;
@@ -208,13 +223,25 @@ fn told(report: &GcReport, dry: bool) -> String {
         ("objects", report.objects),
         ("packs of items", report.packs),
     ] {
-        text.push_str(&format!("{verb} {} {what} ({})\n", count(c.files), size(c.bytes)));
+        text.push_str(&format!(
+            "{verb} {} {what} ({})\n",
+            count(c.files),
+            size(c.bytes)
+        ));
     }
     if report.emptied.files > 0 {
         let verb = if dry { "would delete" } else { "deleted" };
-        text.push_str(&format!("{verb} {} files for good ({})\n", count(report.emptied.files), size(report.emptied.bytes)));
+        text.push_str(&format!(
+            "{verb} {} files for good ({})\n",
+            count(report.emptied.files),
+            size(report.emptied.bytes)
+        ));
     }
-    text.push_str(&format!("{} files stay ({})\n", count(report.kept.files), size(report.kept.bytes)));
+    text.push_str(&format!(
+        "{} files stay ({})\n",
+        count(report.kept.files),
+        size(report.kept.bytes)
+    ));
     text
 }
 
@@ -224,23 +251,34 @@ fn pin(args: &PinArgs, global: &Global) -> Result<ExitCode> {
     let memo = FileMemo::open_default();
     let plans = plan(&graph, &store, &memo, None)?;
     let _ = memo.save();
-    let hits = plans.iter().filter(|(_, plan)| plan.verdict == Verdict::Hit);
+    let hits = plans
+        .iter()
+        .filter(|(_, plan)| plan.verdict == Verdict::Hit);
     let mut keys: Vec<Digest> = hits.clone().filter_map(|(_, plan)| plan.key).collect();
     let nodes = keys.len();
     keys.extend(hits.filter_map(|(_, plan)| plan.space));
     let name = args.name.as_deref().unwrap_or(&graph.name);
     if nodes == 0 {
-        return Err(Exit::usage(format!("`{}` has no results to keep\nhint: run it first", graph.name)));
+        return Err(Exit::usage(format!(
+            "`{}` has no results to keep\nhint: run it first",
+            graph.name
+        )));
     }
     store.pin(name, &keys)?;
-    print(&format!("pinned {nodes} of {} nodes as `{name}`\n", graph.nodes.len()))?;
+    print(&format!(
+        "pinned {nodes} of {} nodes as `{name}`\n",
+        graph.nodes.len()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn unpin(args: &UnpinArgs, global: &Global) -> Result<ExitCode> {
     let store = open_store(global, None)?;
     if !store.unpin(&args.name)? {
-        return Err(Exit::usage(format!("there is no pin `{}`\nhint: `runner cache pins` lists them", args.name)));
+        return Err(Exit::usage(format!(
+            "there is no pin `{}`\nhint: `runner cache pins` lists them",
+            args.name
+        )));
     }
     print(&format!("unpinned `{}`\n", args.name))?;
     Ok(ExitCode::SUCCESS)
@@ -253,7 +291,10 @@ fn pins(args: &JsonArgs, global: &Global) -> Result<ExitCode> {
     } else if pins.is_empty() {
         print("no pins\n")?;
     } else {
-        let text: String = pins.iter().map(|(name, keys)| format!("{name:<24} {} keys\n", keys.len())).collect();
+        let text: String = pins
+            .iter()
+            .map(|(name, keys)| format!("{name:<24} {} keys\n", keys.len()))
+            .collect();
         print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -272,13 +313,18 @@ fn time(text: &str) -> Result<Duration, String> {
         "w" => 7 * 86_400,
         _ => return Err(wrong()),
     };
-    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(wrong)
+    number
+        .checked_mul(unit)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
 }
 
 /// `500MB`, `50GB`.
 fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no size; write 500MB or 50GB");
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let number: u64 = text[..at].parse().map_err(|_| wrong())?;
     let unit = match text[at..].trim().to_ascii_uppercase().as_str() {
         "" | "B" => 1,

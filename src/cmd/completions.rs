@@ -18,7 +18,12 @@ pub struct CompletionsArgs {
 /// Prints the script.
 pub(super) fn run(args: &CompletionsArgs) -> Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::cli::Cli::command(), "runner", &mut script);
+    clap_complete::generate(
+        args.shell,
+        &mut crate::cli::Cli::command(),
+        "runner",
+        &mut script,
+    );
     super::print(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -76,7 +76,10 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
     check_only(args, &graph, &store, &memo)?;
     let outcome = watch(args, global, &graph, &store, &memo, &settings)?;
     let _ = memo.save();
-    let seconds = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = began
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     let entry = entry(args, &graph, &outcome, &settings, seconds);
     if worth_a_line(&outcome) {
         store.save_run(&settings.run, &serde_json::to_value(&entry)?)?;
@@ -101,9 +104,21 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
         let mut files = graph.files.clone();
         files.extend(page::leaf_files(&graph)?);
         files.push(written.report.clone());
-        let nodes = outcome.nodes.iter().filter(|node| node.state == State::Done).count();
+        let nodes = outcome
+            .nodes
+            .iter()
+            .filter(|node| node.state == State::Done)
+            .count();
         let printed = (written.text, written.json);
-        UpToDate::save(&store, &index, began, files, nodes, printed, Some(written.report));
+        UpToDate::save(
+            &store,
+            &index,
+            began,
+            files,
+            nodes,
+            printed,
+            Some(written.report),
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,7 +138,13 @@ fn nothing_to_do(args: &ExecArgs, done: &UpToDate) -> Result<ExitCode> {
         print(&done.printed)?;
     }
     let plural = if done.nodes == 1 { "" } else { "s" };
-    tell(args, &format!("{} node{plural}: all up to date, nothing to run", done.nodes));
+    tell(
+        args,
+        &format!(
+            "{} node{plural}: all up to date, nothing to run",
+            done.nodes
+        ),
+    );
     if let Some(report) = &done.report {
         tell(args, &format!("report: {}", report.display()));
     }
@@ -254,7 +275,13 @@ fn silence_panics() {
 }
 
 /// What is remembered of the run.
-fn entry(args: &ExecArgs, graph: &Graph, outcome: &Outcome, settings: &Settings, started: u64) -> RunEntry {
+fn entry(
+    args: &ExecArgs,
+    graph: &Graph,
+    outcome: &Outcome,
+    settings: &Settings,
+    started: u64,
+) -> RunEntry {
     let nodes: BTreeMap<String, RunNode> = graph
         .ids()
         .zip(&outcome.nodes)
@@ -291,7 +318,10 @@ fn run_node(node: &run::NodeOutcome) -> RunNode {
 
 /// A run that found everything adds nothing to the history.
 fn worth_a_line(outcome: &Outcome) -> bool {
-    outcome.nodes.iter().any(|node| !node.hit && node.state != State::Unwanted)
+    outcome
+        .nodes
+        .iter()
+        .any(|node| !node.hit && node.state != State::Unwanted)
 }
 
 fn resume(outcome: &Outcome) -> String {

@@ -44,12 +44,17 @@ pub(super) fn run(args: &KindsArgs, _: &Global) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let Some(kind) = kind(name) else {
-        let names = KINDS.iter().filter(|kind| !kind.hidden).map(|kind| kind.name);
+        let names = KINDS
+            .iter()
+            .filter(|kind| !kind.hidden)
+            .map(|kind| kind.name);
         let hint = pipeline::nearest(name, names).map_or_else(
             || "`runner kinds` lists them".to_owned(),
             |close| format!("did you mean `{close}`?"),
         );
-        return Err(Exit::usage(format!("there is no kind `{name}`\nhint: {hint}")));
+        return Err(Exit::usage(format!(
+            "there is no kind `{name}`\nhint: {hint}"
+        )));
     };
     if args.json {
         print_json(&json_of(kind))?;

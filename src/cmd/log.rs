@@ -35,7 +35,9 @@ pub(super) fn run(args: &LogArgs, global: &Global) -> Result<ExitCode> {
     runs.reverse();
     if let Some(name) = &args.run {
         let Some((id, entry)) = runs.iter().find(|(id, _)| id.starts_with(name.as_str())) else {
-            return Err(Exit::usage(format!("there is no run `{name}`\nhint: `runner log` lists them")));
+            return Err(Exit::usage(format!(
+                "there is no run `{name}`\nhint: `runner log` lists them"
+            )));
         };
         if args.json {
             print_json(&json!({"run": id, "entry": entry}))?;
@@ -44,15 +46,25 @@ pub(super) fn run(args: &LogArgs, global: &Global) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    runs.retain(|(_, entry)| args.pipeline.as_ref().is_none_or(|name| *name == entry.pipeline));
+    runs.retain(|(_, entry)| {
+        args.pipeline
+            .as_ref()
+            .is_none_or(|name| *name == entry.pipeline)
+    });
     runs.truncate(args.number);
     if args.json {
-        let list: Vec<_> = runs.iter().map(|(id, entry)| json!({"run": id, "entry": entry})).collect();
+        let list: Vec<_> = runs
+            .iter()
+            .map(|(id, entry)| json!({"run": id, "entry": entry}))
+            .collect();
         print_json(&list)?;
     } else if runs.is_empty() {
         print("no runs yet\n")?;
     } else {
-        let text: String = runs.iter().map(|(id, entry)| in_a_line(id, entry)).collect();
+        let text: String = runs
+            .iter()
+            .map(|(id, entry)| in_a_line(id, entry))
+            .collect();
         print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
@@ -65,7 +77,13 @@ fn when(entry: &RunEntry) -> String {
 }
 
 fn counts(entry: &RunEntry) -> String {
-    let count = |state: &str| entry.nodes.values().filter(|node| node.state == state).count();
+    let count = |state: &str| {
+        entry
+            .nodes
+            .values()
+            .filter(|node| node.state == state)
+            .count()
+    };
     let mut text = format!("{} ran, {} up to date", count("ran"), count("hit"));
     for state in ["failed", "blocked"] {
         if count(state) > 0 {
@@ -79,7 +97,13 @@ fn counts(entry: &RunEntry) -> String {
 }
 
 fn in_a_line(id: &str, entry: &RunEntry) -> String {
-    format!("{id}  {}  {:<12} {:>7.1} s  {}\n", when(entry), entry.pipeline, entry.seconds, counts(entry))
+    format!(
+        "{id}  {}  {:<12} {:>7.1} s  {}\n",
+        when(entry),
+        entry.pipeline,
+        entry.seconds,
+        counts(entry)
+    )
 }
 
 fn in_full(id: &str, entry: &RunEntry) -> String {
@@ -97,7 +121,10 @@ fn in_full(id: &str, entry: &RunEntry) -> String {
     );
     for (name, node) in &entry.nodes {
         let key = node.key.map(|key| key.short()).unwrap_or_default();
-        text.push_str(&format!("{:<8} {key:<8} {:>7.1} s  {name}", node.state, node.seconds));
+        text.push_str(&format!(
+            "{:<8} {key:<8} {:>7.1} s  {name}",
+            node.state, node.seconds
+        ));
         if !node.why.is_empty() {
             text.push_str(&format!(": {}", node.why));
         }

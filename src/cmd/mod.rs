@@ -201,10 +201,17 @@ pub(crate) fn nodes_called(graph: &Graph, names: &[String]) -> Result<BTreeSet<N
             node.id == *name || node.name == *name || node.name.rsplit('.').next() == Some(name)
         }));
         if found.len() == before {
-            let ids = graph.nodes.iter().flat_map(|node| [node.id.as_str(), node.name.as_str()]);
-            let hint = pipeline::nearest(name, ids)
-                .map_or_else(|| "`runner graph` lists all nodes".to_owned(), |close| format!("did you mean `{close}`?"));
-            return Err(Exit::usage(format!("there is no node `{name}`\nhint: {hint}")));
+            let ids = graph
+                .nodes
+                .iter()
+                .flat_map(|node| [node.id.as_str(), node.name.as_str()]);
+            let hint = pipeline::nearest(name, ids).map_or_else(
+                || "`runner graph` lists all nodes".to_owned(),
+                |close| format!("did you mean `{close}`?"),
+            );
+            return Err(Exit::usage(format!(
+                "there is no node `{name}`\nhint: {hint}"
+            )));
         }
     }
     Ok(found)
@@ -222,10 +229,18 @@ pub(crate) fn node_called(graph: &Graph, name: &str) -> Result<NodeId> {
     match (ids.next(), ids.next()) {
         (Some(id), None) => Ok(*id),
         _ => {
-            let list: Vec<&str> = found.iter().take(8).map(|id| graph.node(*id).id.as_str()).collect();
+            let list: Vec<&str> = found
+                .iter()
+                .take(8)
+                .map(|id| graph.node(*id).id.as_str())
+                .collect();
             bail!(Exit {
                 code: USAGE,
-                message: format!("`{name}` has {} instances\nhint: name one of them: {}", found.len(), list.join(", ")),
+                message: format!(
+                    "`{name}` has {} instances\nhint: name one of them: {}",
+                    found.len(),
+                    list.join(", ")
+                ),
             })
         }
     }

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use crate::{
     artifact::{Answers, Artifact, Attributes, Manifest, Metrics, Type},
-    data,
-    node,
+    data, node,
     pipeline::{Graph, NodeId},
-    report::{AnswersSummary, Measured, Page, Provenance, RunInfo, State as PageState, build_tables, html},
+    report::{
+        AnswersSummary, Measured, Page, Provenance, RunInfo, State as PageState, build_tables, html,
+    },
     run::{Outcome, RunEntry, State, read_file},
     store::Store,
     table::Table,
@@ -40,7 +41,13 @@ pub(super) struct Written {
 }
 
 /// The page of a finished run.
-pub(super) fn of_run(graph: &Graph, store: &Store, outcome: &Outcome, entry: &RunEntry, run: &str) -> Result<Page> {
+pub(super) fn of_run(
+    graph: &Graph,
+    store: &Store,
+    outcome: &Outcome,
+    entry: &RunEntry,
+    run: &str,
+) -> Result<Page> {
     let known: Vec<Known> = outcome
         .nodes
         .iter()
@@ -75,7 +82,12 @@ pub(super) fn of_run(graph: &Graph, store: &Store, outcome: &Outcome, entry: &Ru
 }
 
 /// The page of what is known.
-pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunInfo) -> Result<Page> {
+pub(super) fn of_known(
+    graph: &Graph,
+    store: &Store,
+    known: &[Known],
+    run: RunInfo,
+) -> Result<Page> {
     let mut page = Page::of(graph);
     page.run = run;
     for (node, known) in page.nodes.iter_mut().zip(known) {
@@ -104,9 +116,15 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
         let read = |name: &str| read_file(store, manifest, name);
         // What cannot be read is left out: the next run computes it again.
         match manifest.r#type {
-            Type::Metrics => node.metrics = Metrics::decode(&read).ok().map(|metrics| metrics.table),
+            Type::Metrics => {
+                node.metrics = Metrics::decode(&read).ok().map(|metrics| metrics.table)
+            }
             Type::Attributes => node.attributes = Attributes::decode(&read).ok(),
-            Type::Answers => node.answers = Answers::decode(&read).ok().map(|answers| AnswersSummary::of(&answers)),
+            Type::Answers => {
+                node.answers = Answers::decode(&read)
+                    .ok()
+                    .map(|answers| AnswersSummary::of(&answers))
+            }
             _ => {}
         }
     }
@@ -136,7 +154,10 @@ pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<Written
             ("csv", table.to_csv()),
             ("tex", table.to_latex()),
         ] {
-            fs_err::write(folder.join(format!("{}.{ending}", file_name(table))), content)?;
+            fs_err::write(
+                folder.join(format!("{}.{ending}", file_name(table))),
+                content,
+            )?;
         }
         if !text.is_empty() {
             text.push('\n');
@@ -160,7 +181,13 @@ fn file_name(table: &Table) -> String {
     table
         .name
         .chars()
-        .map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' })
+        .map(|c| {
+            if c.is_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect()
 }
 

@@ -36,7 +36,9 @@ pub(super) fn run(args: &ReportArgs, global: &Global) -> Result<ExitCode> {
         };
         let artifact = record.map(|record| record.artifact);
         let manifest: Option<Manifest> = match artifact {
-            Some(artifact) => store.get(&artifact)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
+            Some(artifact) => store
+                .get(&artifact)?
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok()),
             None => None,
         };
         known.push(page::Known {

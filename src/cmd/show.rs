@@ -36,7 +36,12 @@ pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<ExitCode> {
     let store = open_store(global, Some(&args.pipeline.file))?;
     let id = node_called(&graph, &args.node)?;
     let memo = FileMemo::open_default();
-    let plans = plan(&graph, &store, &memo, Some(&with_upstream(&graph, &[id].into())))?;
+    let plans = plan(
+        &graph,
+        &store,
+        &memo,
+        Some(&with_upstream(&graph, &[id].into())),
+    )?;
     let _ = memo.save();
     let name = &graph.node(id).id;
     let key = plans
@@ -50,7 +55,9 @@ pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<ExitCode> {
         )));
     };
     let manifest: Manifest = serde_json::from_slice(
-        &store.get(&record.artifact)?.context("the manifest is no longer in the store")?,
+        &store
+            .get(&record.artifact)?
+            .context("the manifest is no longer in the store")?,
     )?;
     if let Some(folder) = &args.to {
         for file in &manifest.files {
@@ -60,8 +67,12 @@ pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<ExitCode> {
             }
             fs_err::write(path, read_file(&store, &manifest, &file.name)?)?;
         }
-        return print(&format!("wrote {} files to {}\n", manifest.files.len(), folder.display()))
-            .map(|()| ExitCode::SUCCESS);
+        return print(&format!(
+            "wrote {} files to {}\n",
+            manifest.files.len(),
+            folder.display()
+        ))
+        .map(|()| ExitCode::SUCCESS);
     }
     if args.json {
         print_json(&json!({
@@ -88,7 +99,12 @@ fn describe(name: &str, record: &Record, manifest: &Manifest, store: &Store) -> 
         by["program"].as_str().unwrap_or("?"),
     );
     for file in &manifest.files {
-        text.push_str(&format!("file      {} ({} bytes, {})\n", file.name, file.size, file.digest.short()));
+        text.push_str(&format!(
+            "file      {} ({} bytes, {})\n",
+            file.name,
+            file.size,
+            file.digest.short()
+        ));
     }
     text.push('\n');
     text.push_str(&content(manifest, store)?);
@@ -103,13 +119,20 @@ fn content(manifest: &Manifest, store: &Store) -> Result<String> {
             let table = Metrics::decode(&read)?.table;
             let mut text = format!(
                 "top-1 {:.2} [{:.2}, {:.2}] ({} of {})\n",
-                table.top1.percent, table.top1.low, table.top1.high, table.top1.correct, table.top1.total
+                table.top1.percent,
+                table.top1.low,
+                table.top1.high,
+                table.top1.correct,
+                table.top1.total
             );
             if let Some(top5) = table.top5 {
                 text.push_str(&format!("top-5 {:.2}\n", top5.percent));
             }
             for class in &table.per_class {
-                text.push_str(&format!("  {:<16} {:6.2}\n", class.class, class.top1.percent));
+                text.push_str(&format!(
+                    "  {:<16} {:6.2}\n",
+                    class.class, class.top1.percent
+                ));
             }
             text
         }
@@ -124,16 +147,34 @@ fn content(manifest: &Manifest, store: &Store) -> Result<String> {
                 .answers
                 .iter()
                 .map(|a| {
-                    let state = if a.valid { "ok" } else { a.reason.as_deref().unwrap_or("not valid") };
-                    format!("  {:<12} answer {} try {}: {} [{state}]\n", a.class, a.sample, a.attempt, a.text.trim())
+                    let state = if a.valid {
+                        "ok"
+                    } else {
+                        a.reason.as_deref().unwrap_or("not valid")
+                    };
+                    format!(
+                        "  {:<12} answer {} try {}: {} [{state}]\n",
+                        a.class,
+                        a.sample,
+                        a.attempt,
+                        a.text.trim()
+                    )
                 })
                 .collect()
         }
         Type::ImageEmbeddings | Type::TextEmbeddings => {
             let embeddings = Embeddings::decode(&read)?;
-            let mut text = format!("{} embeddings of {} numbers\n", embeddings.len(), embeddings.dim);
+            let mut text = format!(
+                "{} embeddings of {} numbers\n",
+                embeddings.len(),
+                embeddings.dim
+            );
             for row in embeddings.rows.iter().take(12) {
-                let what = row.text.as_deref().or(row.image.as_deref()).unwrap_or_default();
+                let what = row
+                    .text
+                    .as_deref()
+                    .or(row.image.as_deref())
+                    .unwrap_or_default();
                 text.push_str(&format!("  {:<16} {what}\n", row.class));
             }
             if embeddings.len() > 12 {
@@ -141,7 +182,9 @@ fn content(manifest: &Manifest, store: &Store) -> Result<String> {
             }
             text
         }
-        Type::Weights => "a model folder; `--to DIR` writes it where `[models]` can name it\n".to_owned(),
+        Type::Weights => {
+            "a model folder; `--to DIR` writes it where `[models]` can name it\n".to_owned()
+        }
         Type::Probe => String::from_utf8_lossy(&read("probe.txt")?).into_owned() + "\n",
     })
 }

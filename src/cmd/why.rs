@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{PipelineArgs, load, node_called, open_store, plan::items, print, print_json, with_upstream};
+use super::{
+    PipelineArgs, load, node_called, open_store, plan::items, print, print_json, with_upstream,
+};
 use crate::{
     cli::Global,
     digest::FileMemo,
@@ -38,7 +40,9 @@ pub(super) fn run(args: &WhyArgs, global: &Global) -> Result<ExitCode> {
     };
     let roots: Vec<&NodePlan> = plans
         .iter()
-        .filter(|(node, plan)| *node != id && matches!(plan.verdict, Verdict::Run | Verdict::Broken))
+        .filter(|(node, plan)| {
+            *node != id && matches!(plan.verdict, Verdict::Run | Verdict::Broken)
+        })
         .map(|(_, plan)| plan)
         .collect();
     if args.json {
@@ -54,18 +58,28 @@ pub(super) fn run(args: &WhyArgs, global: &Global) -> Result<ExitCode> {
 
 fn explain(this: &NodePlan, roots: &[&NodePlan]) -> String {
     let mut text = match this.verdict {
-        Verdict::Hit => format!("`{}` is up to date: nothing that counts in its key changed.\n", this.node),
+        Verdict::Hit => format!(
+            "`{}` is up to date: nothing that counts in its key changed.\n",
+            this.node
+        ),
         Verdict::Run => {
-            let items = items(this).map(|items| format!("; {items}")).unwrap_or_default();
+            let items = items(this)
+                .map(|items| format!("; {items}"))
+                .unwrap_or_default();
             format!("`{}` would run: {}{items}.\n", this.node, this.why)
         }
-        Verdict::Waits => format!("`{}` {}; whether it runs depends on what they give.\n", this.node, this.why),
+        Verdict::Waits => format!(
+            "`{}` {}; whether it runs depends on what they give.\n",
+            this.node, this.why
+        ),
         Verdict::Broken => format!("`{}` cannot run: {}.\n", this.node, this.why),
     };
     if this.verdict == Verdict::Waits {
         text.push_str("Root causes:\n");
         for root in roots {
-            let items = items(root).map(|items| format!("; {items}")).unwrap_or_default();
+            let items = items(root)
+                .map(|items| format!("; {items}"))
+                .unwrap_or_default();
             text.push_str(&format!("  `{}`: {}{items}\n", root.node, root.why));
         }
     }
@@ -93,7 +107,10 @@ fn counts(content: &Value) -> String {
         for entry in entries.as_array().into_iter().flatten() {
             for (part, digest) in entry.as_object().into_iter().flatten() {
                 let digest = digest.as_str().unwrap_or("?");
-                text.push_str(&format!("input  {port}.{part} = {}\n", digest.get(..16).unwrap_or(digest)));
+                text.push_str(&format!(
+                    "input  {port}.{part} = {}\n",
+                    digest.get(..16).unwrap_or(digest)
+                ));
             }
         }
     }

@@ -94,7 +94,8 @@ impl Adamw {
                 state.name
             );
             let n = state.first.len();
-            let tensor = |list: Vec<f32>| Tensor::<1>::from_data(TensorData::new(list, [n]), device);
+            let tensor =
+                |list: Vec<f32>| Tensor::<1>::from_data(TensorData::new(list, [n]), device);
             self.states
                 .insert(state.name, (tensor(state.first), tensor(state.second)));
         }
@@ -189,7 +190,11 @@ mod tests {
         }
         let expected = PYTORCH;
         for (ours, theirs) in weights(&layer).iter().zip(expected) {
-            assert!((ours - theirs).abs() < 1e-6, "{:?} {expected:?}", weights(&layer));
+            assert!(
+                (ours - theirs).abs() < 1e-6,
+                "{:?} {expected:?}",
+                weights(&layer)
+            );
         }
     }
 

@@ -53,7 +53,9 @@ pub fn auto() -> (DeviceChoice, Option<String>) {
             Ok(_) => (DeviceChoice::Cuda(0), None),
             Err(error) => (
                 DeviceChoice::Cpu,
-                Some(format!("no CUDA device can be used ({error:#}); running on the CPU")),
+                Some(format!(
+                    "no CUDA device can be used ({error:#}); running on the CPU"
+                )),
             ),
         }
     }
@@ -93,13 +95,10 @@ mod cuda {
     pub(super) fn probe(index: usize) -> Result<Device> {
         let found = Device::enumerate(DeviceType::Cuda);
         let count = found.len();
-        let device = found
-            .into_iter()
-            .nth(index)
-            .with_context(|| match count {
-                0 => "no CUDA driver or GPU was found".to_owned(),
-                n => format!("there are only {n} GPUs"),
-            })?;
+        let device = found.into_iter().nth(index).with_context(|| match count {
+            0 => "no CUDA driver or GPU was found".to_owned(),
+            n => format!("there are only {n} GPUs"),
+        })?;
         let on_thread = device.clone();
         std::thread::Builder::new()
             .name("runner cuda probe".to_owned())
@@ -120,7 +119,10 @@ mod tests {
         for name in ["cpu", "cuda:0", "cuda:3"] {
             assert_eq!(name.parse::<DeviceChoice>().unwrap().to_string(), name);
         }
-        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+        assert_eq!(
+            "cuda".parse::<DeviceChoice>().unwrap(),
+            DeviceChoice::Cuda(0)
+        );
         for name in ["gpu", "cuda:x", "cpu:1", ""] {
             assert!(name.parse::<DeviceChoice>().is_err(), "{name}");
         }

@@ -105,7 +105,10 @@ pub fn files(folder: &Path, family: Family) -> Result<Vec<PathBuf>> {
             let mut files: Vec<PathBuf> = fs_err::read_dir(folder)?
                 .filter_map(|entry| Some(entry.ok()?.path()))
                 .filter(|path| {
-                    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+                    let name = path
+                        .file_name()
+                        .and_then(|n| n.to_str())
+                        .unwrap_or_default();
                     path.extension().is_some_and(|e| e == "safetensors")
                         || TOKENIZER_FILES.contains(&name)
                         || ["config.json", "model.safetensors.index.json"].contains(&name)
@@ -117,7 +120,11 @@ pub fn files(folder: &Path, family: Family) -> Result<Vec<PathBuf>> {
     }
 }
 
-const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+const TOKENIZER_FILES: [&str; 3] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+];
 
 /// `image` and `text` hold the tensors of a tower with the part of the
 /// configuration that it reads, `scale` the logit scale.
@@ -169,8 +176,15 @@ fn clip_tensors(folder: &Path, memo: &FileMemo) -> Result<Value> {
 fn llm_parts(folder: &Path, memo: &FileMemo) -> Result<BTreeMap<&'static str, Digest>> {
     let mut parts = BTreeMap::from([("tokenizer", Vec::new()), ("weights", Vec::new())]);
     for path in files(folder, Family::Llm)? {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let part = if TOKENIZER_FILES.contains(&name) { "tokenizer" } else { "weights" };
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
+        let part = if TOKENIZER_FILES.contains(&name) {
+            "tokenizer"
+        } else {
+            "weights"
+        };
         let digest = memo
             .digest_of(&path)
             .with_context(|| format!("failed to read `{}`", path.display()))?;

@@ -65,7 +65,12 @@ impl Models {
         }
         let device = self.device()?;
         let clip = Clip::load_tower(&folder.path, tower, dtype(&folder.dtype)?, &device)
-            .with_context(|| format!("failed to load the CLIP model in `{}`", folder.path.display()))?;
+            .with_context(|| {
+                format!(
+                    "failed to load the CLIP model in `{}`",
+                    folder.path.display()
+                )
+            })?;
         let clip = Arc::new(clip);
         self.clips.insert(key, clip.clone());
         Ok(clip)
@@ -81,8 +86,12 @@ impl Models {
             return Ok(llm.clone());
         }
         let device = self.device()?;
-        let llm = Llm::load(&folder.path, dtype(&folder.dtype)?, &device)
-            .with_context(|| format!("failed to load the language model in `{}`", folder.path.display()))?;
+        let llm = Llm::load(&folder.path, dtype(&folder.dtype)?, &device).with_context(|| {
+            format!(
+                "failed to load the language model in `{}`",
+                folder.path.display()
+            )
+        })?;
         let llm = Arc::new(llm);
         self.llms.insert(key, llm.clone());
         Ok(llm)

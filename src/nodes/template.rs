@@ -89,11 +89,15 @@ impl Templates {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         // A text is no HTML: nothing is escaped.
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        let names: Vec<String> = (0..sources.len()).map(|i| format!("template {i}")).collect();
+        let names: Vec<String> = (0..sources.len())
+            .map(|i| format!("template {i}"))
+            .collect();
         for (name, source) in names.iter().zip(sources) {
             environment
                 .add_template_owned(name.clone(), source.clone())
-                .map_err(|error| anyhow!("the template `{source}` is not valid: {}", detail(&error)))?;
+                .map_err(|error| {
+                    anyhow!("the template `{source}` is not valid: {}", detail(&error))
+                })?;
         }
         Ok(Self { environment, names })
     }
@@ -109,20 +113,30 @@ impl Templates {
     /// When the template names something that is not there.
     pub(super) fn render(&self, i: usize, context: &Value) -> Result<String> {
         let template = self.environment.get_template(&self.names[i])?;
-        template.render(minijinja::value::Serde(context)).map_err(|error| {
-            let names: Vec<&str> = context.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-            anyhow!(
-                "failed to fill in the template `{}`: {}\nhint: it may use {}",
-                template.source(),
-                detail(&error),
-                names.join(", ")
-            )
-        })
+        template
+            .render(minijinja::value::Serde(context))
+            .map_err(|error| {
+                let names: Vec<&str> = context
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, _)| name.as_str())
+                    .collect();
+                anyhow!(
+                    "failed to fill in the template `{}`: {}\nhint: it may use {}",
+                    template.source(),
+                    detail(&error),
+                    names.join(", ")
+                )
+            })
     }
 }
 
 fn detail(error: &minijinja::Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{} ({detail})", error.kind()))
+    error.detail().map_or_else(
+        || error.kind().to_string(),
+        |detail| format!("{} ({detail})", error.kind()),
+    )
 }
 
 #[cfg(test)]
@@ -133,15 +147,21 @@ mod tests {
 
     #[test]
     fn a_template_joins_attributes_and_escapes_nothing() {
-        let templates = Templates::new(&["{{ class }} & {{ attributes | join(' and ') }}".to_owned()]).unwrap();
-        let text = templates.render(0, &json!({"class": "a<b", "attributes": ["x", "y"]})).unwrap();
+        let templates =
+            Templates::new(&["{{ class }} & {{ attributes | join(' and ') }}".to_owned()]).unwrap();
+        let text = templates
+            .render(0, &json!({"class": "a<b", "attributes": ["x", "y"]}))
+            .unwrap();
         assert_eq!(text, "a<b & x and y");
     }
 
     #[test]
     fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
         let templates = Templates::new(&["{{ klass }}".to_owned()]).unwrap();
-        let error = templates.render(0, &json!({"class": "cat"})).unwrap_err().to_string();
+        let error = templates
+            .render(0, &json!({"class": "cat"}))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("hint: it may use class"), "{error}");
         assert!(Templates::new(&["{{ open".to_owned()]).is_err());
     }

@@ -348,7 +348,7 @@ mod tests {
         let entry = |attributes: &[&str]| Attributes {
             classes: vec![ClassAttributes {
                 class: "cat".into(),
-            score: None,
+                score: None,
                 attributes: attributes.iter().map(|a| (*a).to_owned()).collect(),
                 candidates: attributes
                     .iter()

@@ -237,8 +237,7 @@ fn run_items(
                 results.len(),
                 batch.len()
             );
-            let pack: Vec<(Digest, Vec<u8>)> =
-                batch.iter().map(item_key).zip(results).collect();
+            let pack: Vec<(Digest, Vec<u8>)> = batch.iter().map(item_key).zip(results).collect();
             // One file and one fsync a batch: what is finished survives a kill.
             if !pack.is_empty() {
                 store
@@ -266,7 +265,10 @@ fn run_items(
 
 /// The space of items of `kind` that share `what`.
 pub(super) fn item_space(kind: &str, what: &Value) -> Digest {
-    Digest::of_json("runner item space v1", &json!({"kind": kind, "space": what}))
+    Digest::of_json(
+        "runner item space v1",
+        &json!({"kind": kind, "space": what}),
+    )
 }
 
 /// The key of an item inside its space.

@@ -96,7 +96,11 @@ impl<'scope, 'env> Workers<'scope, 'env> {
     }
 }
 
-fn spawn<'scope>(scope: &'scope Scope<'scope, '_>, name: &str, work: impl FnOnce() + Send + 'scope) {
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() + Send + 'scope,
+) {
     let builder = thread::Builder::new().name(format!("runner {name}"));
     // Without a thread nothing can run; the loop sees the queue closed.
     let _ = builder.spawn_scoped(scope, work);
@@ -126,7 +130,9 @@ fn serve(
             }
             Err(_) => return,
         };
-        let device = models.as_ref().map_or_else(|| "cpu".to_owned(), Models::device_name);
+        let device = models
+            .as_ref()
+            .map_or_else(|| "cpu".to_owned(), Models::device_name);
         let result = match &poisoned {
             Some(reason) => Err(anyhow!("{device} stopped working earlier in this run: {reason}")),
             None => catch_unwind(AssertUnwindSafe(|| {

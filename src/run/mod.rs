@@ -99,7 +99,8 @@ pub struct Outcome {
 impl Outcome {
     /// Nodes that were found, ran, failed and were blocked.
     pub fn counts(&self) -> (usize, usize, usize, usize) {
-        let count = |test: &dyn Fn(&NodeOutcome) -> bool| self.nodes.iter().filter(|n| test(n)).count();
+        let count =
+            |test: &dyn Fn(&NodeOutcome) -> bool| self.nodes.iter().filter(|n| test(n)).count();
         (
             count(&|n| n.state == State::Done && n.hit),
             count(&|n| n.state == State::Done && !n.hit),
@@ -229,8 +230,15 @@ impl Loop<'_> {
             }
             Ok(Some(job)) => {
                 let instance = self.graph.node(id);
-                let device = match instance.exec.device.as_ref().or(self.graph.exec.device.as_ref()) {
-                    Some(name) => name.parse().unwrap_or_else(|_| self.settings.device.clone()),
+                let device = match instance
+                    .exec
+                    .device
+                    .as_ref()
+                    .or(self.graph.exec.device.as_ref())
+                {
+                    Some(name) => name
+                        .parse()
+                        .unwrap_or_else(|_| self.settings.device.clone()),
                     None => self.settings.device.clone(),
                 };
                 self.states.set(self.graph, id, State::Running);
@@ -266,7 +274,9 @@ impl Loop<'_> {
         let why = if force {
             "asked for by --force".to_owned()
         } else {
-            let before = self.history.fingerprint(self.store, &self.graph.node(id).id);
+            let before = self
+                .history
+                .fingerprint(self.store, &self.graph.node(id).id);
             reason(self.graph, id, before.as_ref(), &fingerprint.content)
         };
         self.nodes[id.index()].why.clone_from(&why);
@@ -335,7 +345,8 @@ impl Loop<'_> {
         emit(Event::Failed { node: id, message });
         self.release_models(id, workers);
         for blocked in self.states.set(self.graph, id, State::Failed) {
-            self.nodes[blocked.index()].error = Some(format!("needs `{}`, which failed", self.graph.node(id).id));
+            self.nodes[blocked.index()].error =
+                Some(format!("needs `{}`, which failed", self.graph.node(id).id));
             emit(Event::Blocked {
                 node: blocked,
                 by: id,
@@ -380,7 +391,6 @@ fn model_users(graph: &Graph, wanted: &dyn Fn(NodeId) -> bool) -> BTreeMap<Strin
     users
 }
 
-
 /// Reads one file of an artifact that a run left behind.
 ///
 /// # Errors
@@ -393,4 +403,3 @@ pub fn read_file(store: &Store, manifest: &Manifest, name: &str) -> Result<Vec<u
         .get(&file.digest)?
         .ok_or_else(|| anyhow::anyhow!("`{name}` is no longer in the store\nhint: run again"))
 }
-

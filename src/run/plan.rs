@@ -6,8 +6,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::{
-    Fingerprint, History, reason,
+    Fingerprint, History,
     execute::{item_key, item_space},
+    reason,
     resolve::Resolver,
 };
 use crate::{
@@ -138,13 +139,19 @@ fn items(graph: &Graph, id: NodeId, inputs: &Inputs, store: &Store) -> Result<Op
     };
     let items = instance.node.items(inputs, &Done::default())?;
     let known = store.items(&item_space(instance.kind.name, &space))?;
-    let found = items.iter().filter(|item| known.get(&item_key(item)).is_some());
+    let found = items
+        .iter()
+        .filter(|item| known.get(&item_key(item)).is_some());
     Ok(Some((items.len() as u64, found.count() as u64)))
 }
 
 /// `a`, `b` and 3 more.
 fn list(names: &[&str]) -> String {
-    let shown: Vec<String> = names.iter().take(3).map(|name| format!("`{name}`")).collect();
+    let shown: Vec<String> = names
+        .iter()
+        .take(3)
+        .map(|name| format!("`{name}`"))
+        .collect();
     match names.len() {
         0..=3 => shown.join(", "),
         n => format!("{} and {} more", shown.join(", "), n - 3),

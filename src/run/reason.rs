@@ -28,7 +28,11 @@ fn sentence(graph: &Graph, id: NodeId, change: &Change) -> String {
         Change::Kind(before, now) => format!("kind changed: {before} → {now}"),
         Change::Param(name, before, now) => {
             let mut text = format!("{name} {} → {}", show(before), show(now));
-            if instance.saw.values().any(|seen| seen.set && &seen.value == now) {
+            if instance
+                .saw
+                .values()
+                .any(|seen| seen.set && &seen.value == now)
+            {
                 text.push_str(" (set by -s)");
             }
             text
@@ -36,9 +40,14 @@ fn sentence(graph: &Graph, id: NodeId, change: &Change) -> String {
         Change::Input(port, part) => {
             let source = instance.inputs.iter().find(|(name, _)| name == port);
             match source.map(|(_, source)| source) {
-                Some(Source::Node(from)) => format!("input `{port}` changed: `{}` gave another result", graph.node(*from).id),
+                Some(Source::Node(from)) => format!(
+                    "input `{port}` changed: `{}` gave another result",
+                    graph.node(*from).id
+                ),
                 Some(Source::Model(name)) => format!("model `{name}` changed ({part})"),
-                Some(Source::Split(data, split)) => format!("data `{data}.{split}` changed ({part})"),
+                Some(Source::Split(data, split)) => {
+                    format!("data `{data}.{split}` changed ({part})")
+                }
                 Some(Source::DataClasses(data)) => format!("the classes of `{data}` changed"),
                 Some(Source::Classes(_)) => "the classes changed".to_owned(),
                 Some(Source::Empty(_)) | None => format!("input `{port}` changed"),

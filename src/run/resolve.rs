@@ -133,7 +133,12 @@ impl<'a> Resolver<'a> {
 
     /// A tuned model keeps the dtype of the model that it was tuned from.
     fn dtype_upstream(&self, from: NodeId) -> String {
-        let source = self.graph.node(from).inputs.iter().find(|(port, _)| *port == "model");
+        let source = self
+            .graph
+            .node(from)
+            .inputs
+            .iter()
+            .find(|(port, _)| *port == "model");
         match source {
             Some((_, Source::Model(name))) => self.graph.models[name].dtype.clone(),
             Some((_, Source::Node(node))) => self.dtype_upstream(*node),
@@ -150,8 +155,14 @@ impl<'a> Resolver<'a> {
         if let Some(set) = self.data.get(name) {
             return Ok(set.clone());
         }
-        let spec = self.graph.data.get(name).with_context(|| format!("there is no data set `{name}`"))?;
-        let set = Arc::new(DataSet::open(spec).with_context(|| format!("failed to open data set `{name}`"))?);
+        let spec = self
+            .graph
+            .data
+            .get(name)
+            .with_context(|| format!("there is no data set `{name}`"))?;
+        let set = Arc::new(
+            DataSet::open(spec).with_context(|| format!("failed to open data set `{name}`"))?,
+        );
         self.data.insert(name.to_owned(), set.clone());
         Ok(set)
     }
@@ -160,7 +171,11 @@ impl<'a> Resolver<'a> {
         if let Some(model) = self.models.get(name) {
             return Ok(model.clone());
         }
-        let spec = self.graph.models.get(name).with_context(|| format!("there is no model `{name}`"))?;
+        let spec = self
+            .graph
+            .models
+            .get(name)
+            .with_context(|| format!("there is no model `{name}`"))?;
         let model = ModelFolder::open(spec.path.clone(), spec.family, &spec.dtype, self.memo)
             .with_context(|| format!("failed to open model `{name}`"))?;
         if let Some(pinned) = spec.digest
@@ -204,10 +219,9 @@ impl ArtifactFiles for StoredFiles {
         }
         let folder = tempfile::tempdir()?;
         for file in &self.manifest.files {
-            let object = self
-                .store
-                .object_path(&file.digest)?
-                .with_context(|| format!("`{}` is no longer in the store\nhint: run again", file.name))?;
+            let object = self.store.object_path(&file.digest)?.with_context(|| {
+                format!("`{}` is no longer in the store\nhint: run again", file.name)
+            })?;
             let link = folder.path().join(&file.name);
             if let Some(parent) = link.parent() {
                 fs_err::create_dir_all(parent)?;

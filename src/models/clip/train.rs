@@ -134,7 +134,11 @@ impl Trainer {
     /// When it is the state of another model.
     pub fn restore(&mut self, state: TrainState) -> Result<()> {
         let mut put = Put {
-            values: state.tensors.into_iter().map(|(name, data)| (param_id(&name), data)).collect(),
+            values: state
+                .tensors
+                .into_iter()
+                .map(|(name, data)| (param_id(&name), data))
+                .collect(),
             device: self.device.clone(),
             problem: None,
         };
@@ -142,7 +146,10 @@ impl Trainer {
         if let Some(problem) = put.problem {
             return Err(problem.context("failed to go on from a checkpoint"));
         }
-        ensure!(put.values.is_empty(), "the checkpoint holds tensors that this model does not train");
+        ensure!(
+            put.values.is_empty(),
+            "the checkpoint holds tensors that this model does not train"
+        );
         self.adamw.restore(state.steps, state.moments, &self.device)
     }
 }
@@ -183,11 +190,18 @@ impl ModuleMapper for Put {
         let (id, tensor, mapper) = param.consume();
         let tensor = match self.values.remove(&id) {
             Some(data) if data.shape().as_slice().to_vec() == tensor.dims().to_vec() => {
-                Tensor::from_data(data, &self.device).autodiff().require_grad()
+                Tensor::from_data(data, &self.device)
+                    .autodiff()
+                    .require_grad()
             }
             other => {
-                let what = if other.is_some() { "has another shape" } else { "is missing" };
-                self.problem.get_or_insert_with(|| anyhow::anyhow!("a trained tensor {what}"));
+                let what = if other.is_some() {
+                    "has another shape"
+                } else {
+                    "is missing"
+                };
+                self.problem
+                    .get_or_insert_with(|| anyhow::anyhow!("a trained tensor {what}"));
                 tensor
             }
         };
