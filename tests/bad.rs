@@ -10,8 +10,12 @@ use runner::{
 
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
     files.sort();
     files
 }
@@ -20,7 +24,10 @@ fn files() -> Vec<PathBuf> {
 fn options(text: &str) -> Options {
     let mut options = Options::default();
     let first = text.lines().next().unwrap_or_default();
-    let mut words = first.strip_prefix("# options: ").unwrap_or_default().split(' ');
+    let mut words = first
+        .strip_prefix("# options: ")
+        .unwrap_or_default()
+        .split(' ');
     while let (Some(flag), Some(value)) = (words.next(), words.next()) {
         match flag {
             "--profile" => options.profile = Some(value.to_owned()),
@@ -64,14 +71,27 @@ fn every_bad_pipeline_has_its_diagnostic() {
 #[test]
 fn every_diagnostic_points_into_its_file() {
     for path in files() {
-        let Err(diagnostics) = load_bad(&path) else { continue };
+        let Err(diagnostics) = load_bad(&path) else {
+            continue;
+        };
         for diagnostic in &diagnostics.0 {
             let length = diagnostic.source.text.len();
             if let Some(span) = &diagnostic.span {
-                assert!(span.start <= span.end && span.end <= length, "{path:?}: {span:?}");
+                assert!(
+                    span.start <= span.end && span.end <= length,
+                    "{path:?}: {span:?}"
+                );
             }
-            assert!(!diagnostic.message.ends_with('.'), "{path:?}: {}", diagnostic.message);
-            assert!(!diagnostic.message.contains('\n'), "{path:?}: {}", diagnostic.message);
+            assert!(
+                !diagnostic.message.ends_with('.'),
+                "{path:?}: {}",
+                diagnostic.message
+            );
+            assert!(
+                !diagnostic.message.contains('\n'),
+                "{path:?}: {}",
+                diagnostic.message
+            );
         }
         assert_eq!(diagnostics, diagnostics.clone().sorted());
     }
@@ -103,7 +123,10 @@ fn past_a_limit_is_a_clear_error_within_a_second() {
     let cases = [
         ("[".repeat(100_000), "nested more than 64 deep"),
         ("{".repeat(100_000), "nested more than 64 deep"),
-        (format!("a = {}", "[{a=".repeat(50_000)), "nested more than 64 deep"),
+        (
+            format!("a = {}", "[{a=".repeat(50_000)),
+            "nested more than 64 deep",
+        ),
         (format!("{}x = 1", "a.".repeat(100_000)), ""),
         (format!("[{}x]", "a.".repeat(100_000)), ""),
         ("[[a]]\n".repeat(100_000), ""),
@@ -160,7 +183,9 @@ published = { 0 = 1.5 }
 #[test]
 fn the_file_that_is_mutated_below_is_good_but_for_one_line() {
     let good = GOOD.replace("matrix = { k = [1] }\n", "");
-    let graph = load_text(good.as_bytes()).map_err(|e| e.to_string()).unwrap();
+    let graph = load_text(good.as_bytes())
+        .map_err(|e| e.to_string())
+        .unwrap();
     assert_eq!(graph.nodes.len(), 1 + 2 * 2 * 2 + 2);
 }
 

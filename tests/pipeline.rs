@@ -35,7 +35,10 @@ impl Files {
     fn load(&self, profile: Option<&str>, set: &[(&str, &str)]) -> Graph {
         let options = Options {
             profile: profile.map(str::to_owned),
-            set: set.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            set: set
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect(),
         };
         load(&self.path("a.toml"), &options).unwrap_or_else(|errors| panic!("{errors}"))
     }
@@ -77,14 +80,20 @@ fn check(graph: &Graph) {
         assert!(seen.insert(&node.id), "`{}` occurs twice", node.id);
         let needs = &graph.dependencies[id.index()];
         assert!(needs.windows(2).all(|pair| pair[0] < pair[1]));
-        assert!(needs.iter().all(|need| *need < id), "`{}` comes too early", node.id);
+        assert!(
+            needs.iter().all(|need| *need < id),
+            "`{}` comes too early",
+            node.id
+        );
         for need in needs {
             assert!(graph.dependents[need.index()].contains(&id));
         }
         for (_, source) in &node.inputs {
             match source {
                 Source::Node(need) => assert!(needs.contains(need)),
-                Source::Split(data, _) | Source::DataClasses(data) => assert!(graph.data.contains_key(data)),
+                Source::Split(data, _) | Source::DataClasses(data) => {
+                    assert!(graph.data.contains_key(data))
+                }
                 Source::Model(model) => assert!(graph.models.contains_key(model)),
                 _ => {}
             }
@@ -210,32 +219,71 @@ fn the_study_s_file_becomes_its_graph() {
     assert_eq!(
         ids(&graph),
         [
-            "images", "plain", "prompts@0", "eval@0",
-            "refine.propose@1", "refine.texts@1", "refine.select@1", "prompts@1", "eval@1",
-            "refine.propose@2", "refine.texts@2", "refine.select@2", "prompts@2", "eval@2",
-            "refine.propose@3", "refine.texts@3", "refine.select@3", "prompts@3", "eval@3",
+            "images",
+            "plain",
+            "prompts@0",
+            "eval@0",
+            "refine.propose@1",
+            "refine.texts@1",
+            "refine.select@1",
+            "prompts@1",
+            "eval@1",
+            "refine.propose@2",
+            "refine.texts@2",
+            "refine.select@2",
+            "prompts@2",
+            "eval@2",
+            "refine.propose@3",
+            "refine.texts@3",
+            "refine.select@3",
+            "prompts@3",
+            "eval@3",
         ]
     );
-    assert_eq!((graph.name.as_str(), graph.title.as_deref()), ("table2", Some("Accuracy")));
-    assert_eq!(reads(&graph, "images"), ["model: clip", "images: cifar10.test"]);
+    assert_eq!(
+        (graph.name.as_str(), graph.title.as_deref()),
+        ("table2", Some("Accuracy"))
+    );
+    assert_eq!(
+        reads(&graph, "images"),
+        ["model: clip", "images: cifar10.test"]
+    );
     assert_eq!(
         reads(&graph, "refine.propose@1"),
-        ["model: llm", "classes: classes of cifar10", "chosen: no attributes"]
+        [
+            "model: llm",
+            "classes: classes of cifar10",
+            "chosen: no attributes"
+        ]
     );
-    assert_eq!(reads(&graph, "refine.propose@2")[2], "chosen: refine.select@1");
+    assert_eq!(
+        reads(&graph, "refine.propose@2")[2],
+        "chosen: refine.select@1"
+    );
     assert_eq!(
         reads(&graph, "refine.select@2"),
-        ["images: images", "baseline: plain", "candidates: refine.texts@2"]
+        [
+            "images: images",
+            "baseline: plain",
+            "candidates: refine.texts@2"
+        ]
     );
     assert_eq!(reads(&graph, "prompts@0")[2], "chosen: no attributes");
     assert_eq!(reads(&graph, "prompts@3")[2], "chosen: refine.select@3");
     assert_eq!(
         reads(&graph, "eval@2"),
-        ["images: images", "classifier: prompts@2", "baseline: prompts@0"]
+        [
+            "images: images",
+            "classifier: prompts@2",
+            "baseline: prompts@0"
+        ]
     );
     let propose = node(&graph, "refine.propose@2");
     assert_eq!(propose.name, "refine.propose");
-    assert_eq!(propose.at, BTreeMap::from([("round".to_owned(), Point::Int(2))]));
+    assert_eq!(
+        propose.at,
+        BTreeMap::from([("round".to_owned(), Point::Int(2))])
+    );
     assert_eq!(propose.output, Type::Answers);
     assert_eq!(propose.params["prompt"], "Attributes of a {{ class }}.");
     assert_eq!(propose.params["seed"], 7);
@@ -246,7 +294,13 @@ fn the_study_s_file_becomes_its_graph() {
     assert!(node(&graph, "images").saw.is_empty());
     let table = &graph.tables[0];
     assert_eq!((table.rows.as_deref(), table.values.len()), (Some("n"), 1));
-    assert_eq!((table.values[0].field.as_str(), table.values[0].instances.len()), ("top1", 4));
+    assert_eq!(
+        (
+            table.values[0].field.as_str(),
+            table.values[0].instances.len()
+        ),
+        ("top1", 4)
+    );
     assert_eq!(table.published["1"], json!(72.91));
 }
 
@@ -264,7 +318,9 @@ fn paths_belong_to_the_file_they_were_written_in() {
 fn every_file_that_was_read_is_listed() {
     let files = study();
     let listed = files.load(None, &[]).files;
-    let expected: Vec<_> = ["a.toml", "base.toml", "prompts/a.j2"].map(|name| files.path(name)).into();
+    let expected: Vec<_> = ["a.toml", "base.toml", "prompts/a.j2"]
+        .map(|name| files.path(name))
+        .into();
     assert_eq!(listed, expected);
 }
 
@@ -272,7 +328,11 @@ fn every_file_that_was_read_is_listed() {
 fn a_profile_replaces_entries_whole() {
     let graph = study().load(Some("demo"), &[]);
     let clip = &graph.models["clip"];
-    assert!(clip.path.ends_with("pipelines/demo/clip"), "{:?}", clip.path);
+    assert!(
+        clip.path.ends_with("pipelines/demo/clip"),
+        "{:?}",
+        clip.path
+    );
     assert_eq!(clip.dtype, "f32", "the base's dtype went with its entry");
 }
 
@@ -315,17 +375,37 @@ fn a_sweep_repeats_only_what_sees_the_parameter() {
     assert_eq!(
         ids(&graph),
         [
-            "plain", "direct@0.2", "direct@0.5", "through@0.2", "through@0.5",
-            "both@t=0.2,u=x", "both@t=0.2,u=y", "both@t=0.2,u=z",
-            "both@t=0.5,u=x", "both@t=0.5,u=y", "both@t=0.5,u=z",
-            "picked", "half@x", "half@y", "half@z",
+            "plain",
+            "direct@0.2",
+            "direct@0.5",
+            "through@0.2",
+            "through@0.5",
+            "both@t=0.2,u=x",
+            "both@t=0.2,u=y",
+            "both@t=0.2,u=z",
+            "both@t=0.5,u=x",
+            "both@t=0.5,u=y",
+            "both@t=0.5,u=z",
+            "picked",
+            "half@x",
+            "half@y",
+            "half@z",
         ]
     );
-    assert_eq!(reads(&graph, "through@0.5"), ["inputs: direct@0.5", "inputs: plain"]);
+    assert_eq!(
+        reads(&graph, "through@0.5"),
+        ["inputs: direct@0.5", "inputs: plain"]
+    );
     assert_eq!(reads(&graph, "both@t=0.5,u=z"), ["inputs: through@0.5"]);
-    assert_eq!(reads(&graph, "picked"), ["inputs: both@t=0.5,u=y", "inputs: direct@0.2"]);
+    assert_eq!(
+        reads(&graph, "picked"),
+        ["inputs: both@t=0.5,u=y", "inputs: direct@0.2"]
+    );
     assert_eq!(reads(&graph, "half@z"), ["inputs: both@t=0.5,u=z"]);
-    assert_eq!(node(&graph, "both@t=0.5,u=z").at["u"], Point::Text("z".into()));
+    assert_eq!(
+        node(&graph, "both@t=0.5,u=z").at["u"],
+        Point::Text("z".into())
+    );
     assert_eq!(node(&graph, "direct@0.2").saw["t"].value, json!(0.2));
 }
 
@@ -358,7 +438,10 @@ fn a_swept_model_is_one_model_a_point() {
     let graph = graph(text);
     check(&graph);
     assert_eq!(ids(&graph), ["plain@f32", "plain@bf16"]);
-    assert_eq!(reads(&graph, "plain@bf16"), ["model: clip@bf16", "classes: cat+dog"]);
+    assert_eq!(
+        reads(&graph, "plain@bf16"),
+        ["model: clip@bf16", "classes: cat+dog"]
+    );
     assert_eq!(graph.models["clip@bf16"].dtype, "bf16");
 }
 
@@ -389,9 +472,15 @@ fn axes_of_the_same_name_match_along_an_edge() {
         reads(&graph, "b@word=red,m=true"),
         ["inputs: a@n=3,word=red", "inputs: a@n=1,word=red"]
     );
-    assert_eq!(reads(&graph, "c@3"), ["inputs: a@n=3,word=red", "inputs: b@word=blue,m=1.5"]);
+    assert_eq!(
+        reads(&graph, "c@3"),
+        ["inputs: a@n=3,word=red", "inputs: b@word=blue,m=1.5"]
+    );
     assert_eq!(node(&graph, "a@n=2,word=blue").params["value"], "2blue");
-    assert_eq!(node(&graph, "b@word=red,m=1.5").params["value"], 1.5.to_string());
+    assert_eq!(
+        node(&graph, "b@word=red,m=1.5").params["value"],
+        1.5.to_string()
+    );
 }
 
 #[test]
@@ -436,9 +525,15 @@ fn rounds_may_have_a_matrix_and_read_each_other() {
     );
     assert_eq!(
         reads(&graph, "s.only@2"),
-        ["inputs: r.last@seed=1,round=2", "inputs: r.first@seed=2,round=1"]
+        [
+            "inputs: r.last@seed=1,round=2",
+            "inputs: r.first@seed=2,round=1"
+        ]
     );
-    assert_eq!(reads(&graph, "after@0"), ["inputs: no probe bytes", "inputs: no probe bytes"]);
+    assert_eq!(
+        reads(&graph, "after@0"),
+        ["inputs: no probe bytes", "inputs: no probe bytes"]
+    );
     assert_eq!(
         reads(&graph, "after@2"),
         ["inputs: s.only@2", "inputs: r.last@seed=1,round=2"]
@@ -510,7 +605,10 @@ fn weights_of_a_node_are_a_model() {
     "#;
     let graph = graph(text);
     check(&graph);
-    assert_eq!(reads(&graph, "images"), ["model: tuned", "images: cifar10.test"]);
+    assert_eq!(
+        reads(&graph, "images"),
+        ["model: tuned", "images: cifar10.test"]
+    );
     assert_eq!(node(&graph, "tuned").output, Type::Weights);
 }
 
@@ -544,14 +642,22 @@ fn tables_pick_instances_and_may_have_labels() {
         value = "r@2.top1"
     "#;
     let graph = graph(text);
-    let [a, b, c, d] = &graph.tables[..] else { panic!("four tables") };
+    let [a, b, c, d] = &graph.tables[..] else {
+        panic!("four tables")
+    };
     let names = |table: &runner::pipeline::TableSpec, i: usize| -> Vec<String> {
         let ids = table.values[i].instances.iter();
         ids.map(|id| graph.node(*id).id.clone()).collect()
     };
     assert_eq!(names(a, 1), ["e@n=1,m=2,t=0.5", "e@n=2,m=2,t=0.5"]);
-    assert_eq!((a.values[0].label.as_str(), a.values[1].label.as_str()), ("e@m=1.top1", "Top-5"));
-    assert_eq!((b.values[0].instances.len(), b.mean_over.as_deref()), (4, Some("m")));
+    assert_eq!(
+        (a.values[0].label.as_str(), a.values[1].label.as_str()),
+        ("e@m=1.top1", "Top-5")
+    );
+    assert_eq!(
+        (b.values[0].instances.len(), b.mean_over.as_deref()),
+        (4, Some("m"))
+    );
     assert_eq!(names(c, 0), names(c, 1));
     assert_eq!(names(d, 0), ["r.x@2"]);
 }

@@ -41,7 +41,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "report",
-        &["artifact", "digest", "pipeline", "run", "store", "table"],
+        &[
+            "artifact", "digest", "node", "pipeline", "run", "store", "table",
+        ],
     ),
     (
         "run",

@@ -9,7 +9,8 @@ use super::{
     findings::Findings,
     graph::{Instance, ModelSpec, NodeId, Point, Source},
     order::template_of,
-    resolve::{Link, Target, World},
+    resolve::{Link, Target},
+    world::World,
 };
 use crate::data::DataSpec;
 

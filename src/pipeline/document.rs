@@ -400,7 +400,11 @@ pub(super) fn wrong(
     source: &Arc<SourceText>,
     value: &Spanned<DeValue<'_>>,
 ) -> Diagnostic {
-    let (place, is) = (Place::new(source, value.span()), describe(value.get_ref()));
+    let is = match value.get_ref() {
+        DeValue::Integer(_) | DeValue::Float(_) => format!("`{}`", as_json(value.get_ref())),
+        other => describe(other).to_owned(),
+    };
+    let place = Place::new(source, value.span());
     Diagnostic::at(place, format!("`{field}` takes {takes}, but this is {is}"))
         .label(format!("not {takes}"))
 }

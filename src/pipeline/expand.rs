@@ -25,6 +25,7 @@ use super::{
     source::{read, shown_beside},
     substitute::{Axis, Params, Scope, Substitution},
     template::{Role, Template, Templates},
+    values::as_point,
 };
 use crate::{
     artifact::Type,
@@ -159,7 +160,9 @@ impl<'a> Expansion<'_, 'a> {
             };
             match field.role {
                 Role::Param => {
-                    table.insert(field.key.clone(), value);
+                    let text = field.value.get_ref().is_str()
+                        && kind.texts.iter().any(|name| field.key.get_ref() == name);
+                    table.insert(field.key.clone(), if text { as_text(value) } else { value });
                 }
                 Role::Port(port) => {
                     let before = variant.refs.len();
@@ -205,9 +208,17 @@ impl<'a> Expansion<'_, 'a> {
             header: template.header.clone(),
             missing: &bad,
         };
+        let before = self.found.len();
         let parsed = read_with(&subject, table, self.found, kind.info.parse);
-        if let Some(parsed) = parsed.filter(|_| good) {
-            for complaint in parsed.node.check(&ports) {
+        good &= self.found.len() == before && template.sound;
+        if let Some(parsed) = parsed {
+            // What a kind says of a table with wrong fields would be a guess.
+            let complaints = if good {
+                parsed.node.check(&ports)
+            } else {
+                Vec::new()
+            };
+            for complaint in complaints {
                 self.found.push(complain(template, &complaint));
             }
             variant.output = Some(parsed.node.output(&ports));
@@ -382,6 +393,22 @@ impl<'a> Expansion<'_, 'a> {
             written: Written::Classes(classes),
             span,
         });
+    }
+}
+
+/// A parameter that holds text takes a scalar of any type as its text: `"${n}"`
+/// alone would be a number.
+fn as_text<'a>(value: Spanned<DeValue<'a>>) -> Spanned<DeValue<'a>> {
+    let point = match value.get_ref() {
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => as_point(value.get_ref()),
+        _ => None,
+    };
+    match point {
+        Some(point) => {
+            let text = DeValue::String(Cow::Owned(point.to_string()));
+            Spanned::new(value.span(), text)
+        }
+        None => value,
     }
 }
 

@@ -12,18 +12,21 @@ mod entries;
 mod expand;
 mod findings;
 mod graph;
+mod kinds;
 mod layers;
 mod names;
 mod order;
 mod picks;
 mod reading;
 mod resolve;
+mod rounds;
 mod schema;
 mod source;
 mod substitute;
 mod tables;
 mod template;
 mod values;
+mod world;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -38,8 +41,8 @@ pub use names::nearest;
 pub use schema::schema;
 
 use self::{
-    document::Document, expand::Expansion, findings::Findings, layers::Texts, reading::Subject,
-    resolve::World, source::normal, template::Kinds,
+    document::Document, expand::Expansion, findings::Findings, kinds::Kinds, layers::Texts,
+    reading::Subject, source::normal, world::World,
 };
 use crate::{
     diagnostic::{Diagnostics, SourceText},
@@ -109,8 +112,8 @@ fn load_into(
     let sweep = axes::sweep(&document, found);
     let data = entries::data(&document.data, &document.params, &sweep, found);
     let models = entries::models(&document.models, &document.params, &sweep, found);
-    let round_texts = template::split_rounds(&mut document, found);
-    let counts = template::counts(&document, &round_texts, &sweep, found);
+    let round_texts = rounds::split(&mut document, found);
+    let counts = rounds::counts(&document, &round_texts, &sweep, found);
     let numbers = round_numbers(counts.iter().copied().max().unwrap_or(0));
     let numbers = &texts.keep_text("rounds", numbers).text;
     let mut kinds = Kinds::new(kinds);
@@ -138,7 +141,9 @@ fn load_into(
     files.extend(expansion.texts.into_keys());
     files[pipelines..].sort_unstable();
 
-    let world = World::new(&templates, &variants, &data, &models, &sweep, found);
+    let world = World::new(
+        &templates, &variants, &data, &models, &sweep, &absolute, found,
+    );
     let links = resolve::resolve(&world, &variants, &document, found);
     let exec = file_exec(&document, found);
     let order = order::order(&templates, &links, found)?;

@@ -207,8 +207,13 @@ fn positional<'t>(
 }
 
 fn point(path: &str, axis: &Axis<'_>, text: &str) -> Result<usize, Problem> {
-    let found = axis.points.iter().position(|point| means(text, point));
-    found.ok_or_else(|| no_point(path, axis, text))
+    // Rounds are many, and the k-th is called k.
+    let guess = text.parse::<usize>().ok().and_then(|k| k.checked_sub(1));
+    let guess = guess.filter(|k| axis.points.get(*k).is_some_and(|point| means(text, point)));
+    let search = || axis.points.iter().position(|point| means(text, point));
+    guess
+        .or_else(search)
+        .ok_or_else(|| no_point(path, axis, text))
 }
 
 fn no_point(path: &str, axis: &Axis<'_>, text: &str) -> Problem {

@@ -1,21 +1,21 @@
 //! References: what a name stands for, whether it fits, which instance it means.
 
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
 use super::{
     axes,
     document::{Document, Entry},
-    entries::{Model, Named, check_data_files},
+    entries::check_data_files,
     expand::{Ref, Variant, Written},
     findings::Findings,
     names::{nearest, quoted},
     picks::{self, Pick},
-    substitute::Axis,
-    template::{Template, Templates},
+    template::Template,
+    world::{Thing, World, takes, wanted},
 };
 use crate::{
     artifact::Type,
-    data::{DataSpec, splits},
+    data::splits,
     diagnostic::{Diagnostic, Place},
     node::{Accept, Family, Port},
 };
@@ -54,135 +54,6 @@ pub(super) struct Link {
     pub(super) target: Target,
     /// Where it is written.
     pub(super) span: Range<usize>,
-}
-
-/// What a name can stand for.
-#[derive(Clone, Copy)]
-pub(super) enum Thing {
-    Node(usize),
-    Round(usize),
-    Data(usize),
-    Model(usize),
-}
-
-/// Everything that references can lead to.
-pub(super) struct World<'w, 'd, 'a> {
-    /// Nodes and rounds.
-    pub(super) templates: &'w Templates<'d, 'a>,
-    /// What each node makes, as far as that is known.
-    pub(super) outputs: Vec<Option<Type>>,
-    /// `[data]`.
-    pub(super) data: &'w [Named<DataSpec>],
-    /// `[models]`.
-    pub(super) models: &'w [Named<Model>],
-    /// `[sweep]`.
-    pub(super) sweep: &'w [Axis<'a>],
-    names: HashMap<&'w str, Thing>,
-}
-
-impl<'w, 'd, 'a> World<'w, 'd, 'a> {
-    /// The one namespace; tells of names that are given twice.
-    pub(super) fn new(
-        templates: &'w Templates<'d, 'a>,
-        variants: &[Vec<Variant<'a>>],
-        data: &'w [Named<DataSpec>],
-        models: &'w [Named<Model>],
-        sweep: &'w [Axis<'a>],
-        found: &mut Findings,
-    ) -> Self {
-        let mut world = Self {
-            templates,
-            outputs: variants.iter().map(|list| list.first()?.output).collect(),
-            data,
-            models,
-            sweep,
-            names: HashMap::with_capacity(templates.list.len()),
-        };
-        let global = |(i, t): (usize, &'w Template<'d, 'a>)| {
-            t.round
-                .is_none()
-                .then_some((t.name.as_str(), Thing::Node(i)))
-        };
-        let nodes = templates.list.iter().enumerate().filter_map(global);
-        let rounds = templates.rounds.iter().enumerate();
-        let rounds = rounds.map(|(i, round)| (round.name.as_str(), Thing::Round(i)));
-        let data = data
-            .iter()
-            .enumerate()
-            .map(|(i, d)| (d.name.as_str(), Thing::Data(i)));
-        let models = models
-            .iter()
-            .enumerate()
-            .map(|(i, m)| (m.name.as_str(), Thing::Model(i)));
-        for (name, thing) in nodes.chain(rounds).chain(data).chain(models) {
-            if let Some(first) = world.names.insert(name, thing) {
-                found.push(world.twice(name, thing, first));
-                world.names.insert(name, first);
-            }
-        }
-        for round in &templates.rounds {
-            for (name, node) in &round.nodes {
-                if let Some(first) = world.names.get(name) {
-                    found.push(world.twice(name, Thing::Node(*node), *first));
-                }
-            }
-        }
-        world
-    }
-
-    fn twice(&self, name: &str, second: Thing, first: Thing) -> Diagnostic {
-        Diagnostic::at(
-            self.place(second),
-            format!("the name `{name}` is given twice"),
-        )
-        .label(format!("{} of this name", self.sort(second)))
-        .note(
-            self.place(first),
-            format!("{} of the same name", self.sort(first)),
-        )
-        .hint("nodes, rounds, data sets and models share one namespace".to_owned())
-    }
-
-    fn sort(&self, thing: Thing) -> &'static str {
-        match thing {
-            Thing::Node(_) => "a node",
-            Thing::Round(_) => "a round",
-            Thing::Data(_) => "a data set",
-            Thing::Model(_) => "a model",
-        }
-    }
-
-    fn place(&self, thing: Thing) -> Place {
-        match thing {
-            Thing::Node(i) => self.templates.list[i].place(),
-            Thing::Round(i) => self.templates.rounds[i].place.clone(),
-            Thing::Data(i) => self.data[i].place.clone(),
-            Thing::Model(i) => self.models[i].place.clone(),
-        }
-    }
-
-    /// What a name in a table or command stands for: a node or the result of a round.
-    pub(super) fn node(&self, path: &str) -> Option<usize> {
-        match path.split_once('.') {
-            None => match self.names.get(path)? {
-                Thing::Node(i) => Some(*i),
-                Thing::Round(i) => self.templates.rounds[*i].result(),
-                _ => None,
-            },
-            Some((head, tail)) => match self.names.get(head)? {
-                Thing::Round(i) => self.templates.rounds[*i].nodes.get(tail).copied(),
-                _ => None,
-            },
-        }
-    }
-
-    /// Names of all nodes and rounds as tables write them.
-    pub(super) fn node_names(&self) -> Vec<&str> {
-        let nodes = self.templates.list.iter().map(|t| t.name.as_str());
-        nodes
-            .chain(self.templates.rounds.iter().map(|r| r.name.as_str()))
-            .collect()
-    }
 }
 
 /// Follows all references: for each node, for each of its variants.
@@ -436,7 +307,15 @@ impl Look<'_, '_, '_, '_> {
             && !known.contains(&split)
         {
             let message = format!("data set `{}` has no split `{split}`", named.name);
-            let hint = super::names::suggest(split, "its splits", known.iter().copied());
+            let names: Vec<_> = known
+                .iter()
+                .map(|s| format!("{}.{s}", named.name))
+                .collect();
+            let hint = match nearest(split, known.iter().copied()) {
+                Some(near) => Some(format!("did you mean `{}.{near}`?", named.name)),
+                None if names.is_empty() => Some(format!("write `{}`", named.name)),
+                None => Some(format!("its splits: {}", quoted(&names))),
+            };
             self.tell(message, "no such split", hint);
             return None;
         }
@@ -559,84 +438,11 @@ impl Look<'_, '_, '_, '_> {
         );
     }
 
-    /// All names that would fit the field, as one would write them.
+    /// All names that would fit the field; none once many errors were told.
     fn fitting(&self) -> Vec<String> {
         if self.found.len() >= SUGGESTED {
             return Vec::new();
         }
-        let accepts = self.port().accepts;
-        let world = self.world;
-        let fits = |node: usize| {
-            let made = world.outputs[node];
-            made.is_some_and(|made| accepts.iter().any(|accept| takes(*accept, made)))
-        };
-        let mut out = Vec::new();
-        if let Some(round) = self.template.round {
-            let nodes = world.templates.rounds[round].nodes.iter();
-            out.extend(
-                nodes
-                    .filter(|(_, i)| fits(**i))
-                    .map(|(name, _)| (*name).to_owned()),
-            );
-        }
-        for (name, thing) in &world.names {
-            match thing {
-                Thing::Node(i) if fits(*i) => out.push((*name).to_owned()),
-                Thing::Round(i) if world.templates.rounds[*i].result().is_some_and(fits) => {
-                    let count = world.templates.rounds[*i].count;
-                    out.push(format!("{name}@{count}"));
-                }
-                Thing::Data(i) => {
-                    if accepts.contains(&Accept::Classes) {
-                        out.push((*name).to_owned());
-                    } else if accepts.contains(&Accept::Split)
-                        && let Some(spec) = world.data[*i].all().next()
-                    {
-                        out.extend(splits(spec.format).iter().map(|s| format!("{name}.{s}")));
-                    }
-                }
-                Thing::Model(i) => {
-                    let family = world.models[*i].all().next().map(|model| model.spec.family);
-                    let clip = family == Some(Family::Clip) && accepts.contains(&Accept::Clip);
-                    let llm = family == Some(Family::Llm) && accepts.contains(&Accept::Llm);
-                    if clip || llm {
-                        out.push((*name).to_owned());
-                    }
-                }
-                _ => {}
-            }
-        }
-        out.retain(|name| *name != self.template.name);
-        out.sort_unstable();
-        out
+        self.world.fitting(self.template, self.port())
     }
-}
-
-/// Whether an artifact of type `made` fits `accept`.
-fn takes(accept: Accept, made: Type) -> bool {
-    match accept {
-        Accept::Artifact(wanted) => wanted == made,
-        Accept::Classes => matches!(
-            made,
-            Type::ImageEmbeddings | Type::TextEmbeddings | Type::Answers | Type::Attributes
-        ),
-        Accept::Clip => made == Type::Weights,
-        Accept::Split | Accept::Llm => false,
-    }
-}
-
-/// What a field takes, in words.
-fn wanted(port: &Port) -> String {
-    let words: Vec<String> = port
-        .accepts
-        .iter()
-        .map(|accept| match accept {
-            Accept::Artifact(wanted) => wanted.to_string(),
-            Accept::Split => "a split of a data set".to_owned(),
-            Accept::Classes => "classes".to_owned(),
-            Accept::Clip => "a CLIP model".to_owned(),
-            Accept::Llm => "a language model".to_owned(),
-        })
-        .collect();
-    words.join(" or ")
 }

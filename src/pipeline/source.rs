@@ -17,6 +17,9 @@ pub(super) const MAX_BYTES: u64 = 4 << 20;
 /// Brackets that may be open at once, and keys that may follow one another.
 pub(super) const MAX_NESTING: usize = 64;
 
+/// Beyond this size only the first syntax error is looked for: each costs memory.
+const RECOVERED_BYTES: usize = 256 << 10;
+
 /// Syntax errors of one file that are worth telling.
 const MAX_SYNTAX_ERRORS: usize = 20;
 
@@ -75,13 +78,23 @@ pub(super) fn parse<'i>(source: &'i Arc<SourceText>, found: &mut Findings) -> Op
         found.push(nesting(source, at));
         return None;
     }
-    let (table, errors) = DeTable::parse_recoverable(&source.text);
+    let (table, errors) = if source.text.len() <= RECOVERED_BYTES {
+        DeTable::parse_recoverable(&source.text)
+    } else {
+        match DeTable::parse(&source.text) {
+            Ok(table) => (table, Vec::new()),
+            Err(error) => (toml::Spanned::new(0..0, DeTable::new()), vec![error]),
+        }
+    };
     for error in errors.iter().take(MAX_SYNTAX_ERRORS) {
         let end = source.text.len();
         let span = error.span().unwrap_or(end..end);
-        found.push(
-            Diagnostic::at(Place::new(source, span), error.message()).label("not TOML from here"),
-        );
+        let label = if error.message().starts_with("duplicate key") {
+            "given before"
+        } else {
+            "not TOML from here"
+        };
+        found.push(Diagnostic::at(Place::new(source, span), error.message()).label(label));
     }
     if !errors.is_empty() {
         return None;

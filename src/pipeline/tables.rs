@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -16,9 +16,9 @@ use super::{
     names::{nearest, quoted, suggest},
     picks,
     reading::{Subject, read},
-    resolve::World,
     substitute::{Params, Scope, Substitution},
     values::{as_json, means},
+    world::World,
 };
 use crate::diagnostic::{Diagnostic, Place};
 
@@ -38,6 +38,16 @@ pub(super) struct Table {
     /// Axis that is averaged away.
     #[serde(default)]
     mean_over: Option<String>,
+    // These are read by hand; here they only count as known.
+    #[serde(default, rename = "value")]
+    #[schemars(skip)]
+    _value: IgnoredAny,
+    #[serde(default, rename = "values")]
+    #[schemars(skip)]
+    _values: IgnoredAny,
+    #[serde(default, rename = "published")]
+    #[schemars(skip)]
+    _published: IgnoredAny,
 }
 
 /// Reads one table and looks up its instances.
@@ -56,9 +66,9 @@ pub(super) fn table<'a>(
         found,
         saw: BTreeMap::new(),
     };
-    let mut table = substitution.table(&entry.table)?;
-    let (value, values) = (table.remove("value"), table.remove("values"));
-    let published = table.remove("published");
+    let table = substitution.table(&entry.table)?;
+    let (value, values) = (table.get("value").cloned(), table.get("values").cloned());
+    let published = table.get("published").cloned();
     let spans: BTreeMap<String, Range<usize>> = table
         .iter()
         .map(|(key, value)| (key.get_ref().to_string(), value.span()))
@@ -242,6 +252,25 @@ fn look_up(
             .first()
             .map(|id| nodes[id.index()].at.keys().map(String::as_str).collect())
             .unwrap_or_default();
+        if axes.is_empty() {
+            found.push(
+                Diagnostic::at(place, format!("`{path}` has one instance only"))
+                    .label("nothing to pick from")
+                    .hint(format!("write `{path}.{field}`")),
+            );
+            return None;
+        }
+        let template = &world.templates.list[template];
+        let own: Vec<&str> = template
+            .axes
+            .iter()
+            .map(|axis| axis.name.as_str())
+            .collect();
+        let positional = match (&own[..], &axes[..]) {
+            _ if template.round.is_some() => Some("round"),
+            ([one], _) | ([], [one]) => Some(*one),
+            _ => None,
+        };
         let picks = match picks::parse(picked) {
             Ok(picks) => picks,
             Err(message) => {
@@ -250,11 +279,7 @@ fn look_up(
             }
         };
         for pick in picks {
-            let axis = pick.axis.as_deref().or(match axes[..] {
-                [one] => Some(one),
-                _ if axes.contains(&"round") => Some("round"),
-                _ => None,
-            });
+            let axis = pick.axis.as_deref().or(positional);
             let Some(axis) = axis.filter(|axis| axes.contains(axis)) else {
                 found.push(
                     Diagnostic::at(place, format!("`{node}` picks on no axis of `{path}`"))

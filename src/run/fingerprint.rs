@@ -131,8 +131,8 @@ fn significant(params: &Value, schema: fn() -> schemars::Schema) -> Value {
     })
 }
 
-/// Defaults by parameter, as the schema states them.
-fn defaults(schema: &Value) -> BTreeMap<String, Value> {
+/// Defaults by parameter, as a kind's schema states them.
+pub(super) fn defaults(schema: &Value) -> BTreeMap<String, Value> {
     schema["properties"]
         .as_object()
         .into_iter()

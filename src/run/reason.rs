@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Change, changes};
+use super::{Change, changes, fingerprint::defaults};
 use crate::pipeline::{Graph, NodeId, Source};
 
 /// Why `id` runs: what differs between the fingerprint that it had last
@@ -27,7 +27,13 @@ fn sentence(graph: &Graph, id: NodeId, change: &Change) -> String {
     match change {
         Change::Kind(before, now) => format!("kind changed: {before} → {now}"),
         Change::Param(name, before, now) => {
-            let mut text = format!("{name} {} → {}", show(before), show(now));
+            // A key leaves out what equals its default; a person wants to read it.
+            let defaults = defaults(&(instance.kind.schema)().to_value());
+            let full = |value: &Value| match (value, defaults.get(name)) {
+                (Value::Null, Some(default)) => show(default),
+                _ => show(value),
+            };
+            let mut text = format!("{name} {} → {}", full(before), full(now));
             if instance
                 .saw
                 .values()
