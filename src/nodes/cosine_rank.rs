@@ -67,9 +67,14 @@ impl Node for CosineRank {
             // A stable order: of equal candidates the first stays ahead.
             ranking.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap_or(Ordering::Equal));
             match ranking.len() {
-                0 => (ctx.warn)(format!("class `{class}` has no candidate and stays as it is")),
+                0 => (ctx.warn)(format!(
+                    "class `{class}` has no candidate and stays as it is"
+                )),
                 few if few < self.top_k => {
-                    (ctx.warn)(format!("class `{class}` has {few} candidates, fewer than top_k = {}", self.top_k));
+                    (ctx.warn)(format!(
+                        "class `{class}` has {few} candidates, fewer than top_k = {}",
+                        self.top_k
+                    ));
                 }
                 _ => {}
             }
@@ -144,7 +149,11 @@ mod tests {
 
     const CLASSES: [&str; 2] = ["cat", "dog"];
 
-    fn rank(top_k: usize, candidates: &Embeddings, chosen: &Attributes) -> Result<(Attributes, Vec<String>)> {
+    fn rank(
+        top_k: usize,
+        candidates: &Embeddings,
+        chosen: &Attributes,
+    ) -> Result<(Attributes, Vec<String>)> {
         let words = texts(&CLASSES, &[(0, &[1.0, 0.0]), (1, &[0.0, 1.0])]);
         let ports = vec![
             ("words", input(&words, &[])),
@@ -182,9 +191,16 @@ mod tests {
         );
         let (found, warnings) = rank(2, &trials, &chosen()).unwrap();
         let cat = &found.classes[0];
-        let order: Vec<&str> = cat.candidates.iter().map(|c| c.attribute.as_str()).collect();
+        let order: Vec<&str> = cat
+            .candidates
+            .iter()
+            .map(|c| c.attribute.as_str())
+            .collect();
         assert_eq!(order, ["nearest", "near", "as near", "far"]);
-        assert_eq!(cat.candidates[1].score.to_bits(), f64::from(0.8_f32).to_bits());
+        assert_eq!(
+            cat.candidates[1].score.to_bits(),
+            f64::from(0.8_f32).to_bits()
+        );
         assert_eq!(cat.attributes, ["tail", "nearest", "near"]);
         assert_eq!(found.classes[1].attributes, ["up", "side"]);
         assert!(warnings.is_empty());

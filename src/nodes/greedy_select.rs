@@ -34,7 +34,11 @@ impl Node for GreedySelect {
         let images: Embeddings = inputs.artifact("images")?;
         let plain: Embeddings = inputs.artifact("baseline")?;
         let texts: Embeddings = inputs.artifact("candidates")?;
-        for (port, embeddings) in [("images", &images), ("baseline", &plain), ("candidates", &texts)] {
+        for (port, embeddings) in [
+            ("images", &images),
+            ("baseline", &plain),
+            ("candidates", &texts),
+        ] {
             sound(port, embeddings)?;
             agree(("images", &images), (port, embeddings))?;
         }
@@ -103,11 +107,17 @@ impl Round {
         let (attributes, score) = match best {
             None => {
                 warn(if self.later && !self.knows_chosen {
-                    format!("class `{class}` has no candidate and loses its earlier attributes\nhint: add chosen = \"previous\" to the `greedy_select` node")
+                    format!(
+                        "class `{class}` has no candidate and loses its earlier attributes\nhint: add chosen = \"previous\" to the `greedy_select` node"
+                    )
                 } else {
                     format!("class `{class}` has no candidate and stays as it is")
                 });
-                let score = if state.attributes.is_empty() { Some(self.baseline as f64) } else { state.score };
+                let score = if state.attributes.is_empty() {
+                    Some(self.baseline as f64)
+                } else {
+                    state.score
+                };
                 (state.attributes, score)
             }
             Some((_, count)) if self.allow_none && count <= self.kept(class, &state)? => {
@@ -145,7 +155,8 @@ impl Round {
         }
         match state.score {
             Some(score)
-                if state.images == Some(self.images) && state.baseline == Some(self.baseline as f64) =>
+                if state.images == Some(self.images)
+                    && state.baseline == Some(self.baseline as f64) =>
             {
                 Ok(score as u64)
             }
@@ -181,7 +192,8 @@ impl Kind for GreedySelect {
             "Attributes chosen so far, which a class without candidates keeps.",
         ),
     ];
-    const SUMMARY: &'static str = "chooses for each class the attribute that makes most images right";
+    const SUMMARY: &'static str =
+        "chooses for each class the attribute that makes most images right";
     const DOC: &'static str = r#"Chooses an attribute for each class by trying all candidates on labelled images.
 
 A candidate's prompt takes the place of its class's plain prompt while every other
@@ -230,7 +242,10 @@ mod tests {
         candidates: &Embeddings,
         chosen: Option<&Attributes>,
     ) -> Result<(Attributes, Vec<String>)> {
-        let images = images(&CLASSES, &[(0, EAST), (0, NORTH_EAST), (1, NORTH), (1, NORTH)]);
+        let images = images(
+            &CLASSES,
+            &[(0, EAST), (0, NORTH_EAST), (1, NORTH), (1, NORTH)],
+        );
         let plain = texts(&CLASSES, &[(0, EAST), (1, NORTH)]);
         let mut ports = vec![
             ("images", input(&images, &[])),
@@ -246,7 +261,10 @@ mod tests {
     }
 
     fn scores(class: &ClassAttributes) -> Vec<(&str, f64)> {
-        let pairs = class.candidates.iter().map(|c| (c.attribute.as_str(), c.score));
+        let pairs = class
+            .candidates
+            .iter()
+            .map(|c| (c.attribute.as_str(), c.score));
         pairs.collect()
     }
 
@@ -264,7 +282,10 @@ mod tests {
         );
         let (found, warnings) = select(false, &trials, None).unwrap();
         // With "west" no cat is a cat; with "worse" both dogs tie and go to cat.
-        assert_eq!(scores(&found.classes[0]), [("west", 2.0), ("soft", 4.0), ("also soft", 4.0)]);
+        assert_eq!(
+            scores(&found.classes[0]),
+            [("west", 2.0), ("soft", 4.0), ("also soft", 4.0)]
+        );
         assert_eq!(scores(&found.classes[1]), [("worse", 2.0), ("even", 3.0)]);
         assert_eq!(found.classes[0].attributes, ["soft"]);
         assert_eq!(found.classes[1].attributes, ["even"]);
@@ -277,7 +298,10 @@ mod tests {
 
     #[test]
     fn the_best_is_added_even_if_worse_than_none_unless_none_is_allowed() {
-        let trials = trials(&CLASSES, &[(0, &["soft"], NORTH_EAST), (1, &["worse"], WEST)]);
+        let trials = trials(
+            &CLASSES,
+            &[(0, &["soft"], NORTH_EAST), (1, &["worse"], WEST)],
+        );
         let (found, _) = select(false, &trials, None).unwrap();
         assert_eq!(found.classes[1].attributes, ["worse"]);
         let (found, _) = select(true, &trials, None).unwrap();
@@ -288,10 +312,16 @@ mod tests {
 
     #[test]
     fn none_competes_with_what_the_class_had_before() {
-        let first = trials(&CLASSES, &[(0, &["soft"], NORTH_EAST), (1, &["even"], NORTH)]);
+        let first = trials(
+            &CLASSES,
+            &[(0, &["soft"], NORTH_EAST), (1, &["even"], NORTH)],
+        );
         let (chosen, _) = select(false, &first, None).unwrap();
         // Equal to the plain prompt, hence better than none but not than "soft".
-        let second = trials(&CLASSES, &[(0, &["soft", "east"], EAST), (1, &["even", "same"], NORTH)]);
+        let second = trials(
+            &CLASSES,
+            &[(0, &["soft", "east"], EAST), (1, &["even", "same"], NORTH)],
+        );
         let (found, _) = select(true, &second, Some(&chosen)).unwrap();
         assert_eq!(found.classes[0].attributes, ["soft"]);
         assert_eq!(found.classes[0].score, Some(4.0));
@@ -300,25 +330,44 @@ mod tests {
         assert_eq!(found.classes[0].attributes, ["soft", "east"]);
 
         let error = select(true, &second, None).unwrap_err().to_string();
-        assert!(error.starts_with("`allow_none` needs to know what class `cat` has chosen so far\nhint: "));
+        assert!(
+            error.starts_with(
+                "`allow_none` needs to know what class `cat` has chosen so far\nhint: "
+            )
+        );
         let mut elsewhere = chosen;
         elsewhere.classes[0].images = Some(5);
-        let error = select(true, &second, Some(&elsewhere)).unwrap_err().to_string();
-        assert!(error.starts_with("`allow_none` needs to know how many images are right"), "{error}");
+        let error = select(true, &second, Some(&elsewhere))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("`allow_none` needs to know how many images are right"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_class_without_candidates_keeps_its_state_with_a_warning() {
-        let first = trials(&CLASSES, &[(0, &["soft"], NORTH_EAST), (1, &["even"], NORTH)]);
+        let first = trials(
+            &CLASSES,
+            &[(0, &["soft"], NORTH_EAST), (1, &["even"], NORTH)],
+        );
         let (chosen, _) = select(false, &first, None).unwrap();
         let second = trials(&CLASSES, &[(1, &["even", "same"], NORTH)]);
         let (found, warnings) = select(false, &second, Some(&chosen)).unwrap();
         assert_eq!(found.classes[0].attributes, ["soft"]);
         assert_eq!(found.classes[0].score, Some(4.0));
-        assert_eq!(warnings, ["class `cat` has no candidate and stays as it is"]);
+        assert_eq!(
+            warnings,
+            ["class `cat` has no candidate and stays as it is"]
+        );
         let (found, warnings) = select(false, &second, None).unwrap();
         assert!(found.classes[0].attributes.is_empty());
-        assert!(warnings[0].starts_with("class `cat` has no candidate and loses its earlier attributes\nhint: "));
+        assert!(
+            warnings[0].starts_with(
+                "class `cat` has no candidate and loses its earlier attributes\nhint: "
+            )
+        );
 
         let mut nothing = second;
         (nothing.rows, nothing.data, nothing.dim) = (Vec::new(), Vec::new(), 0);
@@ -332,12 +381,16 @@ mod tests {
         let mut bad = trials(&CLASSES, &[(0, &["soft"], NORTH_EAST)]);
         bad.data[0] = f32::NAN;
         let error = select(false, &bad, None).unwrap_err().to_string();
-        assert!(error.starts_with("row 0 of `candidates` (`text 0`) holds a number that is not finite"));
+        assert!(
+            error.starts_with("row 0 of `candidates` (`text 0`) holds a number that is not finite")
+        );
         let plain = texts(&CLASSES, &[(0, EAST)]);
         let error = select(false, &plain, None).unwrap_err().to_string();
         assert!(error.starts_with("row 0 of `candidates` carries no candidate"));
         let wide = trials(&CLASSES, &[(0, &["soft"], &[1.0, 0.0, 0.0])]);
         let error = select(false, &wide, None).unwrap_err().to_string();
-        assert!(error.starts_with("`images` has embeddings of 2 dimensions, and `candidates` of 3"));
+        assert!(
+            error.starts_with("`images` has embeddings of 2 dimensions, and `candidates` of 3")
+        );
     }
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     artifact::{
-        Artifact, ClassMetrics, Embeddings, LabelUse, Metrics, MetricsTable, Output, Paired, Share, Type,
+        Artifact, ClassMetrics, Embeddings, LabelUse, Metrics, MetricsTable, Output, Paired, Share,
+        Type,
     },
     node::{Accept, Complaint, Ctx, Done, Inputs, Kind, Node, Port},
     nodes::{
@@ -184,7 +185,11 @@ fn share(correct: u64, total: u64) -> Share {
     Share {
         correct,
         total,
-        percent: if total == 0 { 0.0 } else { 100.0 * correct as f64 / total as f64 },
+        percent: if total == 0 {
+            0.0
+        } else {
+            100.0 * correct as f64 / total as f64
+        },
         low: 100.0 * low,
         high: 100.0 * high,
     }
@@ -266,7 +271,13 @@ mod tests {
     fn pets() -> Embeddings {
         images(
             &["cat", "dog"],
-            &[(0, EAST), (0, NEAR_EAST), (0, NEAR_NORTH), (1, NORTH), (1, NEAR_EAST)],
+            &[
+                (0, EAST),
+                (0, NEAR_EAST),
+                (0, NEAR_NORTH),
+                (1, NORTH),
+                (1, NEAR_EAST),
+            ],
         )
     }
 
@@ -288,7 +299,10 @@ mod tests {
         assert!((table.top1.high - 88.237_922_576_735_22).abs() < 1e-9);
         assert_eq!(table.confusion, [[2, 1], [1, 1]]);
         assert_eq!(table.per_class[0].top1.correct, 2);
-        assert_eq!(table.per_class[1].top1.percent.to_bits(), 50.0_f64.to_bits());
+        assert_eq!(
+            table.per_class[1].top1.percent.to_bits(),
+            50.0_f64.to_bits()
+        );
         assert!((table.mean_per_class - (200.0 / 3.0 + 50.0) / 2.0).abs() < 1e-12);
         assert!(table.top5.is_none(), "two classes have no top-5");
         assert!(table.paired.is_none() && !table.selected_on_this_split);
@@ -309,8 +323,14 @@ mod tests {
         assert_eq!(metrics.table.top1.correct, 1);
         assert_eq!(metrics.table.top5.unwrap().correct, 2);
         let empty = &metrics.table.per_class[1].top1;
-        assert_eq!((empty.total, empty.percent, empty.low, empty.high), (0, 0.0, 0.0, 100.0));
-        assert!((metrics.table.mean_per_class - 100.0 / 3.0).abs() < 1e-12, "over classes with images");
+        assert_eq!(
+            (empty.total, empty.percent, empty.low, empty.high),
+            (0, 0.0, 0.0, 100.0)
+        );
+        assert!(
+            (metrics.table.mean_per_class - 100.0 / 3.0).abs() < 1e-12,
+            "over classes with images"
+        );
     }
 
     #[test]
@@ -338,7 +358,11 @@ mod tests {
         assert_eq!(table.paired.unwrap().p_value, None);
         let table = run(&good, &[], &[labels("test")]);
         assert!(!table.selected_on_this_split);
-        assert_eq!(table.paired.unwrap().p_value, None, "nor with a selected baseline");
+        assert_eq!(
+            table.paired.unwrap().p_value,
+            None,
+            "nor with a selected baseline"
+        );
     }
 
     #[test]
@@ -369,7 +393,10 @@ mod tests {
     fn an_evaluation_of_a_selected_prompt_counts_what_the_selection_counted() {
         let classes = ["cat", "dog"];
         let plain = texts(&classes, &[(0, EAST), (1, NORTH)]);
-        let candidate = trials(&classes, &[(0, &["soft"], NEAR_NORTH), (1, &["wild"], EAST)]);
+        let candidate = trials(
+            &classes,
+            &[(0, &["soft"], NEAR_NORTH), (1, &["wild"], EAST)],
+        );
         let (chosen, _, _): (Attributes, _, _) = finish(
             &GreedySelect::default(),
             vec![
@@ -394,7 +421,10 @@ mod tests {
     #[test]
     fn ports_that_do_not_fit_are_named() {
         let run = |images: &Embeddings, classifier: &Embeddings| {
-            let ports = vec![("images", input(images, &[])), ("classifier", input(classifier, &[]))];
+            let ports = vec![
+                ("images", input(images, &[])),
+                ("classifier", input(classifier, &[])),
+            ];
             format!("{:#}", eval(ports).unwrap_err())
         };
         let good = texts(&["cat", "dog"], &[(0, EAST), (1, NORTH)]);
@@ -403,17 +433,33 @@ mod tests {
             "`images` and `classifier` list different classes: class 0 is `cat` in `images` and `dog` in `classifier`\nhint: "
         ));
         let wide = texts(&["cat", "dog"], &[(0, &[1.0, 0.0, 0.0])]);
-        assert!(run(&pets(), &wide).starts_with(
-            "`images` has embeddings of 2 dimensions, and `classifier` of 3\nhint: "
-        ));
+        assert!(
+            run(&pets(), &wide).starts_with(
+                "`images` has embeddings of 2 dimensions, and `classifier` of 3\nhint: "
+            )
+        );
         let missing = texts(&["cat", "dog"], &[(0, EAST)]);
-        assert!(run(&pets(), &missing).starts_with("class `dog` has no text in `classifier`\nhint: "));
+        assert!(
+            run(&pets(), &missing).starts_with("class `dog` has no text in `classifier`\nhint: ")
+        );
         let mut bad = pets();
         bad.data[3] = f32::NAN;
-        assert!(run(&bad, &good).starts_with("row 1 of `images` (`test/1`) holds a number that is not finite\nhint: "));
+        assert!(
+            run(&bad, &good).starts_with(
+                "row 1 of `images` (`test/1`) holds a number that is not finite\nhint: "
+            )
+        );
         let mut unlabelled = pets();
         unlabelled.labels_of = None;
-        assert_eq!(run(&unlabelled, &good), "the images of `images` have no labels");
-        assert_eq!(ZeroshotEval { scale: f64::NAN }.check(&BTreeSet::new()).len(), 1);
+        assert_eq!(
+            run(&unlabelled, &good),
+            "the images of `images` have no labels"
+        );
+        assert_eq!(
+            ZeroshotEval { scale: f64::NAN }
+                .check(&BTreeSet::new())
+                .len(),
+            1
+        );
     }
 }

@@ -175,7 +175,11 @@ mod tests {
     }
 
     /// Vectors whose numbers are few, so that similarities are often equal.
-    fn vectors(count: std::ops::Range<usize>, dim: usize, steps: i32) -> impl Strategy<Value = Vec<Vec<f32>>> {
+    fn vectors(
+        count: std::ops::Range<usize>,
+        dim: usize,
+        steps: i32,
+    ) -> impl Strategy<Value = Vec<Vec<f32>>> {
         let number = (-steps..=steps).prop_map(move |x| x as f32 / steps as f32);
         prop::collection::vec(prop::collection::vec(number, dim), count)
     }
@@ -201,14 +205,23 @@ mod tests {
                     // Prompts that occur twice, and candidates equal to plain prompts.
                     for (index, twice) in copies {
                         let row = plain[index.index(plain.len())].clone();
-                        if twice { plain.push(row) } else { candidates.push(row) }
+                        if twice {
+                            plain.push(row)
+                        } else {
+                            candidates.push(row)
+                        }
                     }
                     let labels = images
                         .iter()
                         .zip(labels)
                         .map(|(_, index)| index.index(plain.len()))
                         .collect();
-                    Case { images, labels, plain, candidates }
+                    Case {
+                        images,
+                        labels,
+                        plain,
+                        candidates,
+                    }
                 })
         })
     }
