@@ -78,7 +78,7 @@ pub(super) fn of_run(
         command: entry.command.join(" "),
         warnings: Vec::new(),
     };
-    of_known(graph, store, &known, info)
+    Ok(of_known(graph, store, &known, info))
 }
 
 /// The page of what is known.
@@ -87,7 +87,7 @@ pub(super) fn of_known(
     store: &Store,
     known: &[Known],
     run: RunInfo,
-) -> Result<Page> {
+) -> Page {
     let mut page = Page::of(graph);
     page.run = run;
     for (node, known) in page.nodes.iter_mut().zip(known) {
@@ -138,7 +138,7 @@ pub(super) fn of_known(
         }
     };
     page.tables = build_tables(graph, &measured);
-    Ok(page)
+    page
 }
 
 /// Writes tables and page to `out/<pipeline>/` in the store.
