@@ -92,7 +92,7 @@ fn check(graph: &Graph) {
             match source {
                 Source::Node(need) => assert!(needs.contains(need)),
                 Source::Split(data, _) | Source::DataClasses(data) => {
-                    assert!(graph.data.contains_key(data))
+                    assert!(graph.data.contains_key(data));
                 }
                 Source::Model(model) => assert!(graph.models.contains_key(model)),
                 _ => {}

@@ -84,7 +84,7 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
     if worth_a_line(&outcome) {
         store.save_run(&settings.run, &serde_json::to_value(&entry)?)?;
     }
-    let page = page::of_run(&graph, &store, &outcome, &entry, &settings.run)?;
+    let page = page::of_run(&graph, &store, &outcome, &entry, &settings.run);
     let written = page::write(&page, &store, &graph)?;
     if args.json {
         print_json(&written.json)?;

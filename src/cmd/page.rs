@@ -47,7 +47,7 @@ pub(super) fn of_run(
     outcome: &Outcome,
     entry: &RunEntry,
     run: &str,
-) -> Result<Page> {
+) -> Page {
     let known: Vec<Known> = outcome
         .nodes
         .iter()
@@ -78,16 +78,11 @@ pub(super) fn of_run(
         command: entry.command.join(" "),
         warnings: Vec::new(),
     };
-    Ok(of_known(graph, store, &known, info))
+    of_known(graph, store, &known, info)
 }
 
 /// The page of what is known.
-pub(super) fn of_known(
-    graph: &Graph,
-    store: &Store,
-    known: &[Known],
-    run: RunInfo,
-) -> Page {
+pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunInfo) -> Page {
     let mut page = Page::of(graph);
     page.run = run;
     for (node, known) in page.nodes.iter_mut().zip(known) {
@@ -117,13 +112,13 @@ pub(super) fn of_known(
         // What cannot be read is left out: the next run computes it again.
         match manifest.r#type {
             Type::Metrics => {
-                node.metrics = Metrics::decode(&read).ok().map(|metrics| metrics.table)
+                node.metrics = Metrics::decode(&read).ok().map(|metrics| metrics.table);
             }
             Type::Attributes => node.attributes = Attributes::decode(&read).ok(),
             Type::Answers => {
                 node.answers = Answers::decode(&read)
                     .ok()
-                    .map(|answers| AnswersSummary::of(&answers))
+                    .map(|answers| AnswersSummary::of(&answers));
             }
             _ => {}
         }

@@ -197,9 +197,8 @@ fn template<'d, 'a>(
     for (key, value) in &entry.table {
         let name = key.get_ref().as_ref();
         let role = match (name, &kind) {
-            ("kind" | "matrix", _) => continue,
             ("exec", _) => Role::Exec,
-            (_, None) => continue,
+            ("kind" | "matrix", _) | (_, None) => continue,
             (_, Some(facts)) => match role(name, facts) {
                 Some(role) => role,
                 None => {
