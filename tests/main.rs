@@ -1,5 +1,7 @@
 //! The one integration-test binary; every module is a topic.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod bad;
 mod demo_run;
 mod docs;

@@ -685,7 +685,6 @@ fn ten_thousand_nodes_load_quickly() {
         best = best.min(start.elapsed().as_secs_f64());
         assert_eq!(graph.nodes.len(), 10_000);
     }
-    println!("10,000 nodes: {:.1} ms", best * 1e3);
     assert!(best < 1.0, "{best} s");
 }
 
