@@ -6,6 +6,7 @@ mod bad;
 mod demo_run;
 mod docs;
 mod engine;
+mod hostile;
 mod keys;
 mod kill;
 mod parity;

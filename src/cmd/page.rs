@@ -72,7 +72,7 @@ pub(super) fn of_run(
         id: run.to_owned(),
         started: when(entry.started),
         took: Some(entry.seconds),
-        device: String::new(),
+        device: words(&entry.provenance["device"]),
         machine: words(&entry.provenance["host"]),
         version: words(&entry.provenance["program"]),
         command: entry.command.join(" "),
