@@ -1,7 +1,7 @@
 //! Located errors with a hint, and their one renderer.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -293,13 +293,10 @@ impl Diagnostics {
             out += "\n\n";
         }
         if self.0.len() > SHOWN {
-            out += &format!("and {} more\n\n", self.0.len() - SHOWN);
+            let _ = write!(out, "and {} more\n\n", self.0.len() - SHOWN);
         }
-        out += &match self.0.len() {
-            1 => "1 error".to_owned(),
-            n => format!("{n} errors"),
-        };
-        out.push('\n');
+        let plural = if self.0.len() == 1 { "" } else { "s" };
+        let _ = writeln!(out, "{} error{plural}", self.0.len());
         out
     }
 }

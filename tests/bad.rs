@@ -1,6 +1,14 @@
 //! A folder of wrong pipelines, each with its whole diagnostic.
 
-use std::path::{Path, PathBuf};
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at what it does not expect"
+)]
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use proptest::prelude::*;
 use runner::{
@@ -29,12 +37,11 @@ fn options(text: &str) -> Options {
         .unwrap_or_default()
         .split(' ');
     while let (Some(flag), Some(value)) = (words.next(), words.next()) {
-        match flag {
-            "--profile" => options.profile = Some(value.to_owned()),
-            _ => {
-                let (name, value) = value.split_once('=').unwrap();
-                options.set.push((name.to_owned(), value.to_owned()));
-            }
+        if flag == "--profile" {
+            options.profile = Some(value.to_owned());
+        } else {
+            let (name, value) = value.split_once('=').unwrap();
+            options.set.push((name.to_owned(), value.to_owned()));
         }
     }
     options
@@ -118,7 +125,7 @@ fn past_a_limit_is_a_clear_error_within_a_second() {
     }
     let mut flat = String::from("version = 1\n");
     for i in 0..100_001 {
-        flat += &format!("[nodes.n{i}]\nkind = \"probe\"\n");
+        let _ = writeln!(flat, "[nodes.n{i}]\nkind = \"probe\"");
     }
     let cases = [
         ("[".repeat(100_000), "nested more than 64 deep"),

@@ -1,7 +1,13 @@
 //! Good pipelines: what graph a file stands for.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at what it does not expect"
+)]
+
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -92,7 +98,7 @@ fn check(graph: &Graph) {
             match source {
                 Source::Node(need) => assert!(needs.contains(need)),
                 Source::Split(data, _) | Source::DataClasses(data) => {
-                    assert!(graph.data.contains_key(data))
+                    assert!(graph.data.contains_key(data));
                 }
                 Source::Model(model) => assert!(graph.models.contains_key(model)),
                 _ => {}
@@ -669,12 +675,13 @@ fn a_file_may_be_nearly_empty() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figure is of interest")]
 fn ten_thousand_nodes_load_quickly() {
     let mut text = String::from("version = 1\n");
     for i in 0..10_000_usize {
-        text += &format!("[nodes.n{i}]\nkind = \"probe\"\nvalue = \"{i}\"\n");
+        let _ = writeln!(text, "[nodes.n{i}]\nkind = \"probe\"\nvalue = \"{i}\"");
         if i >= 10 {
-            text += &format!("inputs = [\"n{}\", \"n{}\"]\n", i - 10, i / 2);
+            let _ = writeln!(text, "inputs = [\"n{}\", \"n{}\"]", i - 10, i / 2);
         }
     }
     let files = Files::new(&[("a.toml", &text)]);

@@ -58,9 +58,7 @@ pub(super) fn read_with<'a, T>(
         if !told {
             found.push(explain(subject, field.as_ref(), &error));
         }
-        let Some((name, ..)) = field else {
-            return None;
-        };
+        let (name, ..) = field?;
         rest.remove(name.as_str());
         dropped.push(name);
         match parse(wrap(rest.clone())) {

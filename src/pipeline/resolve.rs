@@ -193,7 +193,7 @@ impl Look<'_, '_, '_, '_> {
             (thing, Some(tail)) => {
                 let message = format!(
                     "`{head}` is {} and has no part `{tail}`",
-                    self.world.sort(thing)
+                    World::sort(thing)
                 );
                 self.tell(
                     message,

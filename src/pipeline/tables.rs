@@ -82,7 +82,7 @@ pub(super) fn table<'a>(
     };
     let text: Table = read(&subject, table, found)?;
     let written = match (value, values) {
-        (Some(value), None) => one(entry, "value", value, found).into_iter().collect(),
+        (Some(value), None) => one(entry, "value", &value, found).into_iter().collect(),
         (None, Some(values)) => many(entry, values, found),
         (Some(_), Some(values)) => {
             let place = Place::new(&entry.source, values.span());
@@ -128,7 +128,7 @@ struct WrittenValue {
 fn one(
     entry: &Entry<'_>,
     field: &str,
-    value: Spanned<DeValue<'_>>,
+    value: &Spanned<DeValue<'_>>,
     found: &mut Findings,
 ) -> Option<WrittenValue> {
     let span = value.span();
@@ -141,7 +141,7 @@ fn one(
         DeValue::Table(table) => labelled(entry, table, span, found),
         _ => {
             let takes = "a string such as \"eval.top1\", or a table with `value` and `label`";
-            found.push(wrong(field, takes, &entry.source, &value));
+            found.push(wrong(field, takes, &entry.source, value));
             None
         }
     }
@@ -203,7 +203,7 @@ fn many(
     match values.into_inner() {
         DeValue::Array(list) => list
             .into_iter()
-            .filter_map(|value| one(entry, "values", value, found))
+            .filter_map(|value| one(entry, "values", &value, found))
             .collect(),
         _ => Vec::new(),
     }

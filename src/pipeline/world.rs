@@ -107,16 +107,16 @@ impl<'w, 'd, 'a> World<'w, 'd, 'a> {
             self.place(second),
             format!("the name `{name}` is given twice"),
         )
-        .label(format!("{} of this name", self.sort(second)))
+        .label(format!("{} of this name", Self::sort(second)))
         .note(
             self.place(first),
-            format!("{} of the same name", self.sort(first)),
+            format!("{} of the same name", Self::sort(first)),
         )
         .hint("nodes, rounds, data sets and models share one namespace".to_owned())
     }
 
     /// What `thing` is, in words.
-    pub(super) fn sort(&self, thing: Thing) -> &'static str {
+    pub(super) fn sort(thing: Thing) -> &'static str {
         match thing {
             Thing::Node(_) => "a node",
             Thing::Round(_) => "a round",
