@@ -1,7 +1,7 @@
 //! Located errors with a hint, and their one renderer.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -293,13 +293,10 @@ impl Diagnostics {
             out += "\n\n";
         }
         if self.0.len() > SHOWN {
-            out += &format!("and {} more\n\n", self.0.len() - SHOWN);
+            let _ = write!(out, "and {} more\n\n", self.0.len() - SHOWN);
         }
-        out += &match self.0.len() {
-            1 => "1 error".to_owned(),
-            n => format!("{n} errors"),
-        };
-        out.push('\n');
+        let plural = if self.0.len() == 1 { "" } else { "s" };
+        let _ = writeln!(out, "{} error{plural}", self.0.len());
         out
     }
 }
@@ -349,7 +346,19 @@ mod tests {
                 .hint("did you mean `name`?".to_owned())
                 .note(Place::new(&source, 0..7), "the version is here"),
         );
-        insta::assert_snapshot!(all.render(false, 80), @"");
+        insta::assert_snapshot!(all.render(false, 80), @r"
+        error: unknown field `näme`
+         --> a.toml:2:1
+          |
+        1 | version = 1
+          | ------- the version is here
+        2 | näme = 2
+          | ^^^^ no such field
+          |
+          = hint: did you mean `name`?
+
+        1 error
+        ");
         assert!(all.render(true, 80).contains("\u{1b}["));
     }
 

@@ -13,7 +13,11 @@ fn space() -> Space {
         std::fs::create_dir_all(space.path().join(folder)).unwrap();
         for entry in std::fs::read_dir(demo.join(folder)).unwrap() {
             let from = entry.unwrap().path();
-            std::fs::copy(&from, space.path().join(folder).join(from.file_name().unwrap())).unwrap();
+            std::fs::copy(
+                &from,
+                space.path().join(folder).join(from.file_name().unwrap()),
+            )
+            .unwrap();
         }
     }
     space.write(
@@ -78,7 +82,9 @@ fn the_files_are_sound_before_they_are_damaged() {
 fn broken_weights_are_named() {
     for file in ["clip/open_clip_model.safetensors", "llm/model.safetensors"] {
         fails_naming(file, |bytes| bytes.truncate(bytes.len() / 2));
-        fails_naming(file, |bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()));
+        fails_naming(file, |bytes| {
+            bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        });
         fails_naming(file, |bytes| bytes[8] = b'[');
         fails_naming(file, Vec::clear);
     }
@@ -93,21 +99,33 @@ fn broken_configurations_are_named() {
     }
     fails_naming("llm/config.json", |bytes| {
         let text = String::from_utf8(bytes.clone()).unwrap();
-        *bytes = text.replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 4000000000").into_bytes();
+        *bytes = text
+            .replace(
+                "\"num_hidden_layers\": 4",
+                "\"num_hidden_layers\": 4000000000",
+            )
+            .into_bytes();
     });
 }
 
 #[test]
 fn a_broken_tokenizer_is_named() {
     fails_naming("llm/tokenizer.json", |bytes| bytes.truncate(1000));
-    fails_naming("llm/tokenizer.json", |bytes| *bytes = b"{\"model\": {\"type\": \"BPE\"}}".to_vec());
+    fails_naming("llm/tokenizer.json", |bytes| {
+        *bytes = b"{\"model\": {\"type\": \"BPE\"}}".to_vec();
+    });
 }
 
 #[test]
 fn broken_data_is_named() {
-    for file in ["cifar-10-batches-bin/test_batch.bin", "cifar-10-batches-bin/data_batch_4.bin"] {
+    for file in [
+        "cifar-10-batches-bin/test_batch.bin",
+        "cifar-10-batches-bin/data_batch_4.bin",
+    ] {
         fails_naming(file, |bytes| bytes.truncate(5000));
         fails_naming(file, |bytes| bytes[0] = 200);
     }
-    fails_naming("cifar-10-batches-bin/batches.meta.txt", |bytes| *bytes = vec![0xff, 0xfe]);
+    fails_naming("cifar-10-batches-bin/batches.meta.txt", |bytes| {
+        *bytes = vec![0xff, 0xfe];
+    });
 }

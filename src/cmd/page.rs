@@ -1,9 +1,13 @@
 //! What `exec` and `report` write: tables in every format and the HTML page,
 //! filled from records.
 
-use std::path::PathBuf;
+use std::{
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::{
@@ -149,10 +153,8 @@ pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<Written
             ("csv", table.to_csv()),
             ("tex", table.to_latex()),
         ] {
-            fs_err::write(
-                folder.join(format!("{}.{ending}", file_name(table))),
-                content,
-            )?;
+            let path = folder.join(format!("{}.{ending}", file_name(table)));
+            replace(&path, content.as_bytes())?;
         }
         if !text.is_empty() {
             text.push('\n');
@@ -160,15 +162,28 @@ pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<Written
         text.push_str(&plain);
     }
     let report = folder.join("report.html");
-    // Written beside and renamed, so that a browser never sees half a page.
-    let beside = folder.join(".report.html");
-    fs_err::write(&beside, html(page)?)?;
-    fs_err::rename(&beside, &report)?;
+    replace(&report, html(page)?.as_bytes())?;
     Ok(Written {
         text,
         json: json!({"pipeline": page.name, "tables": page.tables}),
         report,
     })
+}
+
+/// Writes a file beside its place and renames it: whoever reads it sees all of
+/// it, and two runs at once leave the file of one of them.
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let readable = std::fs::Permissions::from_mode(0o644);
+    let mut file = tempfile::Builder::new()
+        .prefix(".writing-")
+        .permissions(readable)
+        .tempfile_in(folder)
+        .with_context(|| format!("failed to write `{}`", path.display()))?;
+    file.write_all(bytes)?;
+    file.persist(path)
+        .with_context(|| format!("failed to write `{}`", path.display()))?;
+    Ok(())
 }
 
 /// A table's name as a file's.

@@ -97,12 +97,11 @@ impl<'a> Section<'a> {
                 header,
                 table,
             };
-            match self.index.get(&name) {
-                Some(at) => self.entries[*at] = entry,
-                None => {
-                    self.index.insert(name, self.entries.len());
-                    self.entries.push(entry);
-                }
+            if let Some(at) = self.index.get(&name) {
+                self.entries[*at] = entry;
+            } else {
+                self.index.insert(name, self.entries.len());
+                self.entries.push(entry);
             }
         }
     }

@@ -39,7 +39,7 @@ enum Dtype {
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum FamilyName {
-    /// An open_clip folder.
+    /// A folder of `open_clip`.
     Clip,
     /// A Hugging Face folder of a causal language model.
     Llm,

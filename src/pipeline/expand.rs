@@ -21,6 +21,7 @@ use super::{
     entries::{self, beside},
     findings::Findings,
     graph::{Exec, Seen},
+    kinds::KindFacts,
     reading::{Subject, read_with},
     source::{read, shown_beside},
     substitute::{Axis, Params, Scope, Substitution},
@@ -31,7 +32,7 @@ use crate::{
     artifact::Type,
     data::ClassList,
     diagnostic::{Diagnostic, Place},
-    node::{Accept, Complaint, Node, Port},
+    node::{Accept, Complaint, Node, Port, TextFile},
 };
 
 /// A reference field's entry as it is written.
@@ -69,6 +70,18 @@ pub(super) struct Variant<'a> {
     pub(super) refs: Vec<Ref<'a>>,
     /// Parameters that it saw.
     pub(super) saw: BTreeMap<String, Seen>,
+}
+
+/// One reading of a node's table.
+struct Gathered<'a> {
+    /// References, settings, parameters seen.
+    variant: Variant<'a>,
+    /// Parameters for the kind.
+    table: DeTable<'a>,
+    /// Fields about which something was told.
+    bad: Vec<String>,
+    /// Connected ports.
+    ports: BTreeSet<&'static str>,
 }
 
 /// What expansion needs besides the templates.
@@ -126,10 +139,50 @@ impl<'a> Expansion<'_, 'a> {
         at: &[usize],
         sweep_at: &[usize],
     ) -> Variant<'a> {
-        let mut variant = Variant::default();
         let Some(kind) = &template.kind else {
-            return variant;
+            return Variant::default();
         };
+        let before = self.found.len();
+        let mut gathered = self.gather(template, kind, at, sweep_at);
+        let mut variant = std::mem::take(&mut gathered.variant);
+        let table = std::mem::take(&mut gathered.table);
+        let header = template.header.clone();
+        let mut parsed =
+            (kind.info.parse)(Spanned::new(header.clone(), DeValue::Table(table))).ok();
+        if parsed.is_none() {
+            // Parsing took the table; what was told of it is not told twice.
+            let table = self.gather(template, kind, at, sweep_at).table;
+            let subject = Subject {
+                what: &format!("a node of kind `{}`", kind.info.name),
+                source: template.source,
+                header,
+                missing: &gathered.bad,
+            };
+            parsed = read_with(&subject, table, self.found, kind.info.parse);
+        }
+        if let Some(parsed) = parsed {
+            let ports = &gathered.ports;
+            // What a kind says of a table with wrong fields would be a guess.
+            if self.found.len() == before && gathered.bad.is_empty() && template.sound {
+                for complaint in parsed.node.check(ports) {
+                    self.found.push(complain(template, &complaint));
+                }
+            }
+            variant.output = Some(parsed.node.output(ports));
+            variant.node = Some(parsed.node);
+            variant.params = parsed.params;
+        }
+        variant
+    }
+
+    /// The table of parameters at one coordinate, and all that is beside it.
+    fn gather(
+        &mut self,
+        template: &Template<'_, 'a>,
+        kind: &KindFacts,
+        at: &[usize],
+        sweep_at: &[usize],
+    ) -> Gathered<'a> {
         let scope = Scope {
             params: self.params,
             axes: &template.axes,
@@ -137,95 +190,64 @@ impl<'a> Expansion<'_, 'a> {
             sweep: Some(self.sweep),
             sweep_at,
         };
-        let mut table = DeTable::with_capacity(template.fields.len() + 2);
-        let mut bad = template.missing.clone();
-        let mut good = true;
-        let mut ports = BTreeSet::new();
+        let mut out = Gathered {
+            variant: Variant::default(),
+            table: DeTable::with_capacity(template.fields.len() + 2),
+            bad: template.missing.clone(),
+            ports: BTreeSet::new(),
+        };
         for field in &template.fields {
+            let name = field.key.get_ref().as_ref();
             let mut substitution = Substitution {
                 scope: &scope,
                 source: template.source,
                 found: self.found,
-                saw: std::mem::take(&mut variant.saw),
+                saw: std::mem::take(&mut out.variant.saw),
             };
             let value = substitution.value(field.value);
-            variant.saw = substitution.saw;
+            out.variant.saw = substitution.saw;
             let Some(value) = value else {
-                good = false;
-                bad.push(field.key.get_ref().to_string());
+                out.bad.push(name.to_owned());
                 if let Role::File(file) = field.role {
-                    bad.push(file.sets.to_owned());
+                    out.bad.push(file.sets.to_owned());
                 }
                 continue;
             };
             match field.role {
                 Role::Param => {
-                    let text = field.value.get_ref().is_str()
-                        && kind.texts.iter().any(|name| field.key.get_ref() == name);
-                    table.insert(field.key.clone(), if text { as_text(value) } else { value });
+                    let text =
+                        field.value.get_ref().is_str() && kind.texts.iter().any(|n| n == name);
+                    let value = if text { as_text(value) } else { value };
+                    out.table.insert(field.key.clone(), value);
                 }
                 Role::Port(port) => {
-                    let before = variant.refs.len();
-                    self.references(template, port, value, &mut variant.refs);
-                    if variant.refs.len() > before || !port.many {
-                        ports.insert(port.name);
+                    let before = out.variant.refs.len();
+                    self.references(template, port, value, &mut out.variant.refs);
+                    if out.variant.refs.len() > before || !port.many {
+                        out.ports.insert(port.name);
                     }
                 }
                 Role::Exec => {
                     if let Some(exec) = self.exec(template, field.key.span(), value) {
-                        variant.exec = exec;
+                        out.variant.exec = exec;
                     }
                 }
                 Role::File(file) => {
-                    let span = value.span();
-                    let both = template.fields.iter().any(|f| f.key.get_ref() == file.sets);
-                    if both {
-                        let message =
-                            format!("`{}` and `{}` say the same thing", file.field, file.sets);
-                        let place = Place::new(template.source, field.key.span());
-                        self.found
-                            .push(Diagnostic::at(place, message).label("one of the two must go"));
-                    } else if let Some(text) = self.text_file(template, file.field, &value) {
-                        let key = Spanned::new(field.key.span(), Cow::Borrowed(file.sets));
-                        table.insert(
-                            key,
-                            Spanned::new(span, DeValue::String(Cow::Owned(text.to_string()))),
-                        );
-                    } else {
-                        good = false;
-                        bad.push(file.sets.to_owned());
+                    match self.text_file(template, file, field.key.span(), &value) {
+                        Some(text) => {
+                            let key = Spanned::new(field.key.span(), Cow::Borrowed(file.sets));
+                            let text = DeValue::String(Cow::Owned(text.to_string()));
+                            out.table.insert(key, Spanned::new(value.span(), text));
+                        }
+                        None => out.bad.push(file.sets.to_owned()),
                     }
                 }
             }
         }
         if kind.info.draws {
-            self.fill_in(template, at, &mut table);
+            self.fill_in(template, at, &mut out.table);
         }
-        let what = format!("a node of kind `{}`", kind.info.name);
-        let subject = Subject {
-            what: &what,
-            source: template.source,
-            header: template.header.clone(),
-            missing: &bad,
-        };
-        let before = self.found.len();
-        let parsed = read_with(&subject, table, self.found, kind.info.parse);
-        good &= self.found.len() == before && template.sound;
-        if let Some(parsed) = parsed {
-            // What a kind says of a table with wrong fields would be a guess.
-            let complaints = if good {
-                parsed.node.check(&ports)
-            } else {
-                Vec::new()
-            };
-            for complaint in complaints {
-                self.found.push(complain(template, &complaint));
-            }
-            variant.output = Some(parsed.node.output(&ports));
-            variant.node = Some(parsed.node);
-            variant.params = parsed.params;
-        }
-        variant
+        out
     }
 
     /// The file's seed and the round's number, for kinds that draw.
@@ -277,9 +299,18 @@ impl<'a> Expansion<'_, 'a> {
     fn text_file(
         &mut self,
         template: &Template<'_, 'a>,
-        field: &str,
+        file: &TextFile,
+        key: Range<usize>,
         value: &Spanned<DeValue<'a>>,
     ) -> Option<Arc<str>> {
+        let field = file.field;
+        if template.fields.iter().any(|f| f.key.get_ref() == file.sets) {
+            let message = format!("`{field}` and `{}` say the same thing", file.sets);
+            let place = Place::new(template.source, key);
+            self.found
+                .push(Diagnostic::at(place, message).label("one of the two must go"));
+            return None;
+        }
         let Some(name) = value.get_ref().as_str() else {
             self.found
                 .push(wrong(field, "the path of a text", template.source, value));
@@ -299,7 +330,7 @@ impl<'a> Expansion<'_, 'a> {
                     ..Diagnostic::at(place, error.message)
                 };
                 if path.exists() {
-                    error.label = "cannot be used".to_owned();
+                    error = error.label("cannot be used");
                 }
                 self.found.push(error);
                 None
@@ -348,17 +379,11 @@ impl<'a> Expansion<'_, 'a> {
         let mut names = Vec::new();
         for item in list {
             let span = item.span();
-            match item.get_ref() {
-                DeValue::String(_) => {}
-                _ => {
-                    self.found.push(wrong(
-                        port.name,
-                        "a list of strings",
-                        template.source,
-                        &item,
-                    ));
-                    continue;
-                }
+            if !item.get_ref().is_str() {
+                let source = template.source;
+                self.found
+                    .push(wrong(port.name, "a list of strings", source, &item));
+                continue;
             }
             if let DeValue::String(name) = item.into_inner() {
                 names.push((name, span));
@@ -398,7 +423,7 @@ impl<'a> Expansion<'_, 'a> {
 
 /// A parameter that holds text takes a scalar of any type as its text: `"${n}"`
 /// alone would be a number.
-fn as_text<'a>(value: Spanned<DeValue<'a>>) -> Spanned<DeValue<'a>> {
+fn as_text(value: Spanned<DeValue<'_>>) -> Spanned<DeValue<'_>> {
     let point = match value.get_ref() {
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => as_point(value.get_ref()),
         _ => None,

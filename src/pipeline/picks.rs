@@ -117,13 +117,11 @@ pub(super) fn instance(
         let point = match chosen[i] {
             Some(point) => point,
             None if empty => 0,
-            None => match same(path, axis, whole, reader, at)? {
-                Some(point) => point,
-                None => {
-                    empty = true;
-                    0
-                }
-            },
+            None => {
+                let point = same(path, axis, whole, reader, at)?;
+                empty |= point.is_none();
+                point.unwrap_or(0)
+            }
         };
         unit = unit * axis.points.len() + point;
     }

@@ -40,7 +40,8 @@ pub(super) fn read(path: &Path, shown: &str) -> Result<Arc<SourceText>, Box<Diag
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..good].split(|b| *b == b'\n').count();
+        let before = String::from_utf8_lossy(&error.as_bytes()[..good]);
+        let line = before.matches('\n').count() + 1;
         failed(format!("`{shown}` is not UTF-8 text (line {line})"))
     })?;
     let source = SourceText::new(path, shown, text);

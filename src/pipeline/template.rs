@@ -197,17 +197,15 @@ fn template<'d, 'a>(
     for (key, value) in &entry.table {
         let name = key.get_ref().as_ref();
         let role = match (name, &kind) {
-            ("exec", _) => Role::Exec,
-            ("kind" | "matrix", _) | (_, None) => continue,
-            (_, Some(facts)) => match role(name, facts) {
-                Some(role) => role,
-                None => {
-                    found.push(unknown_field(entry, key, facts, &mut meant));
-                    continue;
-                }
-            },
+            ("kind" | "matrix", _) => continue,
+            ("exec", _) => Some(Role::Exec),
+            (_, kind) => kind.as_ref().and_then(|facts| role(name, facts)),
         };
-        fields.push(Field { key, value, role });
+        if let Some(role) = role {
+            fields.push(Field { key, value, role });
+        } else if let Some(facts) = &kind {
+            found.push(unknown_field(entry, key, facts, &mut meant));
+        }
     }
     let missing = kind
         .as_ref()
