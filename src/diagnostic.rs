@@ -346,7 +346,19 @@ mod tests {
                 .hint("did you mean `name`?".to_owned())
                 .note(Place::new(&source, 0..7), "the version is here"),
         );
-        insta::assert_snapshot!(all.render(false, 80), @"");
+        insta::assert_snapshot!(all.render(false, 80), @r"
+        error: unknown field `näme`
+         --> a.toml:2:1
+          |
+        1 | version = 1
+          | ------- the version is here
+        2 | näme = 2
+          | ^^^^ no such field
+          |
+          = hint: did you mean `name`?
+
+        1 error
+        ");
         assert!(all.render(true, 80).contains("\u{1b}["));
     }
 

@@ -298,3 +298,37 @@ fn an_up_to_date_run_notices_a_changed_file_and_a_lost_record() {
     let ran = space.run(&["exec", "p.toml"]);
     assert!(!ran.stderr.contains("nothing to run"), "{}", ran.stderr);
 }
+
+#[test]
+fn an_interrupt_stops_cleanly_and_the_next_run_goes_on() {
+    let space = Space::new();
+    let items: Vec<String> = (0..40).map(|i| format!("\"{i}\"")).collect();
+    space.write(
+        "p.toml",
+        &format!(
+            "version = 1\nname = \"long\"\n[nodes.a]\nkind = \"probe\"\nitems = [{}]\nbatch = 2\nmilliseconds = 50\n[nodes.b]\nkind = \"probe\"\ninputs = [\"a\"]\n",
+            items.join(", ")
+        ),
+    );
+    let child = space
+        .command(&["exec", "p.toml"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(8), "{stderr}");
+    assert!(stderr.contains("to resume, run the same again"), "{stderr}");
+    let (ran, _) = space.exec(&["p.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let event = space
+        .events()
+        .into_iter()
+        .find(|e| e["event"] == "ran" && e["node"] == "a")
+        .unwrap();
+    let found = event["items"][1].as_u64().unwrap();
+    assert!(found >= 2, "finished batches were kept: {event}");
+}

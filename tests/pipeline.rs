@@ -687,7 +687,6 @@ fn a_file_may_be_nearly_empty() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the figure is of interest")]
 fn ten_thousand_nodes_load_quickly() {
     let mut text = String::from("version = 1\n");
     for i in 0..10_000_usize {
@@ -704,8 +703,8 @@ fn ten_thousand_nodes_load_quickly() {
         best = best.min(start.elapsed().as_secs_f64());
         assert_eq!(graph.nodes.len(), 10_000);
     }
-    println!("10,000 nodes: {:.1} ms", best * 1e3);
-    assert!(best < 1.0, "{best} s");
+    // Far above what it takes: only a wrong order of growth fails here.
+    assert!(best < 5.0, "{best} s");
 }
 
 #[test]
@@ -718,5 +717,10 @@ fn a_chain_of_a_hundred_thousand_instances_is_no_trouble() {
     let start = std::time::Instant::now();
     let graph = graph(text);
     assert_eq!(graph.nodes.len(), 100_000);
-    assert!(start.elapsed().as_secs_f64() < 5.0, "{:?}", start.elapsed());
+    // Far above what it takes: only a wrong order of growth fails here.
+    assert!(
+        start.elapsed().as_secs_f64() < 60.0,
+        "{:?}",
+        start.elapsed()
+    );
 }

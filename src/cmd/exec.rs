@@ -84,7 +84,7 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
     if worth_a_line(&outcome) {
         store.save_run(&settings.run, &serde_json::to_value(&entry)?)?;
     }
-    let page = page::of_run(&graph, &store, &outcome, &entry, &settings.run)?;
+    let page = page::of_run(&graph, &store, &outcome, &entry, &settings.run);
     let written = page::write(&page, &store, &graph)?;
     if args.json {
         print_json(&written.json)?;
@@ -170,12 +170,13 @@ fn settings(args: &ExecArgs, graph: &Graph) -> Result<Settings> {
         ([], until) => Some(with_upstream(graph, &nodes_called(graph, until)?)),
         (only, _) => Some(with_upstream(graph, &nodes_called(graph, only)?)),
     };
+    let provenance = provenance(&device);
     Ok(Settings {
         run: run_id(),
         device,
         wanted,
         force: nodes_called(graph, &args.force)?,
-        provenance: provenance(),
+        provenance,
         stop: &STOP,
     })
 }
@@ -342,9 +343,10 @@ fn run_id() -> String {
 }
 
 /// Who computes, where and with what: noted in every record, never in a key.
-fn provenance() -> Value {
+fn provenance(device: &DeviceChoice) -> Value {
     json!({
         "program": format!("runner {}", env!("CARGO_PKG_VERSION")),
+        "device": device.to_string(),
         "burn": "0.22.1",
         "host": rustix::system::uname().nodename().to_string_lossy(),
         "user": std::env::var("USER").ok(),

@@ -1,9 +1,13 @@
 //! What `exec` and `report` write: tables in every format and the HTML page,
 //! filled from records.
 
-use std::path::PathBuf;
+use std::{
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::{
@@ -47,7 +51,7 @@ pub(super) fn of_run(
     outcome: &Outcome,
     entry: &RunEntry,
     run: &str,
-) -> Result<Page> {
+) -> Page {
     let known: Vec<Known> = outcome
         .nodes
         .iter()
@@ -72,7 +76,7 @@ pub(super) fn of_run(
         id: run.to_owned(),
         started: when(entry.started),
         took: Some(entry.seconds),
-        device: String::new(),
+        device: words(&entry.provenance["device"]),
         machine: words(&entry.provenance["host"]),
         version: words(&entry.provenance["program"]),
         command: entry.command.join(" "),
@@ -82,12 +86,7 @@ pub(super) fn of_run(
 }
 
 /// The page of what is known.
-pub(super) fn of_known(
-    graph: &Graph,
-    store: &Store,
-    known: &[Known],
-    run: RunInfo,
-) -> Result<Page> {
+pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunInfo) -> Page {
     let mut page = Page::of(graph);
     page.run = run;
     for (node, known) in page.nodes.iter_mut().zip(known) {
@@ -117,13 +116,13 @@ pub(super) fn of_known(
         // What cannot be read is left out: the next run computes it again.
         match manifest.r#type {
             Type::Metrics => {
-                node.metrics = Metrics::decode(&read).ok().map(|metrics| metrics.table)
+                node.metrics = Metrics::decode(&read).ok().map(|metrics| metrics.table);
             }
             Type::Attributes => node.attributes = Attributes::decode(&read).ok(),
             Type::Answers => {
                 node.answers = Answers::decode(&read)
                     .ok()
-                    .map(|answers| AnswersSummary::of(&answers))
+                    .map(|answers| AnswersSummary::of(&answers));
             }
             _ => {}
         }
@@ -138,7 +137,7 @@ pub(super) fn of_known(
         }
     };
     page.tables = build_tables(graph, &measured);
-    Ok(page)
+    page
 }
 
 /// Writes tables and page to `out/<pipeline>/` in the store.
@@ -154,10 +153,8 @@ pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<Written
             ("csv", table.to_csv()),
             ("tex", table.to_latex()),
         ] {
-            fs_err::write(
-                folder.join(format!("{}.{ending}", file_name(table))),
-                content,
-            )?;
+            let path = folder.join(format!("{}.{ending}", file_name(table)));
+            replace(&path, content.as_bytes())?;
         }
         if !text.is_empty() {
             text.push('\n');
@@ -165,15 +162,28 @@ pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<Written
         text.push_str(&plain);
     }
     let report = folder.join("report.html");
-    // Written beside and renamed, so that a browser never sees half a page.
-    let beside = folder.join(".report.html");
-    fs_err::write(&beside, html(page)?)?;
-    fs_err::rename(&beside, &report)?;
+    replace(&report, html(page)?.as_bytes())?;
     Ok(Written {
         text,
         json: json!({"pipeline": page.name, "tables": page.tables}),
         report,
     })
+}
+
+/// Writes a file beside its place and renames it: whoever reads it sees all of
+/// it, and two runs at once leave the file of one of them.
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let readable = std::fs::Permissions::from_mode(0o644);
+    let mut file = tempfile::Builder::new()
+        .prefix(".writing-")
+        .permissions(readable)
+        .tempfile_in(folder)
+        .with_context(|| format!("failed to write `{}`", path.display()))?;
+    file.write_all(bytes)?;
+    file.persist(path)
+        .with_context(|| format!("failed to write `{}`", path.display()))?;
+    Ok(())
 }
 
 /// A table's name as a file's.

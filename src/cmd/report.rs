@@ -56,7 +56,7 @@ pub(super) fn run(args: &ReportArgs, global: &Global) -> Result<ExitCode> {
         version: format!("runner {}", env!("CARGO_PKG_VERSION")),
         ..RunInfo::default()
     };
-    let page = page::of_known(&graph, &store, &known, info)?;
+    let page = page::of_known(&graph, &store, &known, info);
     let written = page::write(&page, &store, &graph)?;
     print(&format!("{}\n", written.report.display()))?;
     Ok(ExitCode::SUCCESS)

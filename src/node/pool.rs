@@ -1,6 +1,6 @@
 //! Models loaded on one device, owned by the one thread that works there.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{DType, Device};
@@ -18,6 +18,7 @@ pub struct Models {
     device: Option<Device>,
     clips: HashMap<(String, Tower), Arc<Clip>>,
     llms: HashMap<String, Arc<Llm>>,
+    on_load: Box<dyn Fn(&Path) + Send>,
 }
 
 impl Models {
@@ -28,7 +29,13 @@ impl Models {
             device: None,
             clips: HashMap::new(),
             llms: HashMap::new(),
+            on_load: Box::new(|_| {}),
         }
+    }
+
+    /// From now on tells `listener` the folder of each model before it is loaded.
+    pub fn when_loading(&mut self, listener: impl Fn(&Path) + Send + 'static) {
+        self.on_load = Box::new(listener);
     }
 
     /// The device in words: `cpu`, `cuda:0`.
@@ -64,6 +71,7 @@ impl Models {
             return Ok(clip.clone());
         }
         let device = self.device()?;
+        (self.on_load)(&folder.path);
         let clip = Clip::load_tower(&folder.path, tower, dtype(&folder.dtype)?, &device)
             .with_context(|| {
                 format!(
@@ -86,6 +94,7 @@ impl Models {
             return Ok(llm.clone());
         }
         let device = self.device()?;
+        (self.on_load)(&folder.path);
         let llm = Llm::load(&folder.path, dtype(&folder.dtype)?, &device).with_context(|| {
             format!(
                 "failed to load the language model in `{}`",

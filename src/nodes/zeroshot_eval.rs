@@ -303,7 +303,7 @@ mod tests {
             table.per_class[1].top1.percent.to_bits(),
             50.0_f64.to_bits()
         );
-        assert!((table.mean_per_class - (200.0 / 3.0 + 50.0) / 2.0).abs() < 1e-12);
+        assert!((table.mean_per_class - f64::midpoint(200.0 / 3.0, 50.0)).abs() < 1e-12);
         assert!(table.top5.is_none(), "two classes have no top-5");
         assert!(table.paired.is_none() && !table.selected_on_this_split);
     }

@@ -103,7 +103,12 @@ pub(super) fn execute(
     if stopped() {
         bail!(Stopped);
     }
-    let output = job.node.finish(&job.inputs, &done, &mut ctx)?;
+    let output = match job.node.finish(&job.inputs, &done, &mut ctx) {
+        Ok(output) => output,
+        // A kind that gave up because it was asked to has not failed.
+        Err(_) if stopped() => bail!(Stopped),
+        Err(error) => return Err(error),
+    };
     let manifest = put(store, output, &job.inputs)?;
     let artifact = store.put(&manifest.bytes())?;
     let mut provenance = job.provenance.clone();

@@ -16,7 +16,10 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use super::execute::{Job, Message, execute};
+use super::{
+    Event,
+    execute::{Job, Message, execute},
+};
 use crate::{
     node::{DeviceChoice, Models, Pool},
     store::Store,
@@ -130,6 +133,13 @@ fn serve(
             }
             Err(_) => return,
         };
+        if let Some(models) = &mut models {
+            let (tell, node) = (tell.clone(), job.id);
+            models.when_loading(move |folder| {
+                let model = folder.display().to_string();
+                let _ = tell.send(Message::Event(Event::Loading { node, model }));
+            });
+        }
         let device = models
             .as_ref()
             .map_or_else(|| "cpu".to_owned(), Models::device_name);

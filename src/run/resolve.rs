@@ -90,7 +90,7 @@ impl<'a> Resolver<'a> {
         let mut inputs = Inputs::default();
         for (port, source) in &instance.inputs {
             let input = match source {
-                Source::Node(from) => self.from_node(*from)?,
+                Source::Node(from) => self.made_by(*from)?,
                 Source::Empty(r#type) => Input::Empty(*r#type),
                 Source::Split(data, split) => {
                     let set = self.data_set(data)?;
@@ -108,7 +108,7 @@ impl<'a> Resolver<'a> {
         Ok(inputs)
     }
 
-    fn from_node(&mut self, from: NodeId) -> Result<Input> {
+    fn made_by(&mut self, from: NodeId) -> Result<Input> {
         let Some(made) = self.artifacts[from.index()].clone() else {
             bail!("`{}` is not done", self.graph.node(from).id);
         };

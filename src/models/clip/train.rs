@@ -68,7 +68,7 @@ impl Trainer {
     }
 
     /// One step on `images` of the classes `labels`; `texts[c]` is the text of
-    /// class c. z = f / (‖f‖ + 1e-6), logits = `alpha` · z_image · z_textᵀ, cross
+    /// class c. z = f / (‖f‖ + 1e-6), logits = `alpha` · zᵢ · zₜᵀ, cross
     /// entropy over the classes, AdamW with rate `rate`.
     ///
     /// # Errors

@@ -132,7 +132,7 @@ impl Node for Finetune {
             "dtype": model.dtype,
             "images": train.images_digest(),
             "labels": train.labels_digest(),
-            "prompts": self.prompts(inputs)?,
+            "prompts": Self::prompts(inputs)?,
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
             "batch_size": self.batch_size,
@@ -162,7 +162,7 @@ impl Node for Finetune {
         };
         let epoch: usize = *item.task().context("an item of another kind")?;
         let train = inputs.split("train")?;
-        let prompts = self.prompts(inputs)?;
+        let prompts = Self::prompts(inputs)?;
         ensure!(
             prompts.len() == train.classes().names().len(),
             "`prompts` has texts for {} classes, but `train` has {}\nhint: give both the same `classes`",
@@ -245,7 +245,7 @@ impl Node for Finetune {
 
 impl Finetune {
     /// The texts of each class, in row order.
-    fn prompts(&self, inputs: &Inputs) -> Result<Vec<Vec<String>>> {
+    fn prompts(inputs: &Inputs) -> Result<Vec<Vec<String>>> {
         let rows: Embeddings = inputs.artifact("prompts")?;
         let mut prompts = vec![Vec::new(); rows.classes.len()];
         for row in rows.rows {

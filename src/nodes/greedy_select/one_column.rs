@@ -206,9 +206,9 @@ mod tests {
                     for (index, twice) in copies {
                         let row = plain[index.index(plain.len())].clone();
                         if twice {
-                            plain.push(row)
+                            plain.push(row);
                         } else {
-                            candidates.push(row)
+                            candidates.push(row);
                         }
                     }
                     let labels = images
