@@ -628,6 +628,9 @@ fn tables_pick_instances_and_may_have_labels() {
         kind = "probe"
         matrix = { n = [1, 2], m = [1, 2] }
         value = "${n} ${m} ${t}"
+        [nodes.h]
+        kind = "probe"
+        matrix = { heat = [0.5, 1.0] }
         [rounds.r]
         count = 2
         result = "x"
@@ -645,7 +648,7 @@ fn tables_pick_instances_and_may_have_labels() {
         columns = "round"
         values = ["r.top1", "r.x.top1"]
         [tables.d]
-        value = "r@2.top1"
+        values = ["r@2.top1", "h@0.5.top1.low", "h@1.0.curve.3", "r.x@1.curve.3"]
     "#;
     let graph = graph(text);
     let [a, b, c, d] = &graph.tables[..] else {
@@ -665,7 +668,16 @@ fn tables_pick_instances_and_may_have_labels() {
         (4, Some("m"))
     );
     assert_eq!(names(c, 0), names(c, 1));
-    assert_eq!(names(d, 0), ["r.x@2"]);
+    let fields: Vec<_> = (0..4)
+        .map(|i| (names(d, i).join(" "), d.values[i].field.as_str()))
+        .collect();
+    let expected = [
+        ("r.x@2", "top1"),
+        ("h@0.5", "top1.low"),
+        ("h@1.0", "curve.3"),
+        ("r.x@1", "curve.3"),
+    ];
+    assert_eq!(fields, expected.map(|(id, field)| (id.to_owned(), field)));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod assemble;
 mod axes;
+mod cells;
 mod document;
 mod entries;
 mod expand;
@@ -146,28 +147,31 @@ fn load_into(
     );
     let links = resolve::resolve(&world, &variants, &document, found);
     let exec = file_exec(&document, found);
-    let order = order::order(&templates, &links, found)?;
-    if !found.is_empty() {
-        // Tables can be checked against real instances only.
-        return None;
-    }
+    let order = order::order(&templates, &links, found);
+    let read_tables = |nodes: &[Instance], found: &mut Findings| -> Vec<TableSpec> {
+        let mut by_name: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
+        if !document.tables.entries.is_empty() {
+            for (i, node) in nodes.iter().enumerate() {
+                let list = by_name.entry(&node.name).or_default();
+                list.push(NodeId(i as u32));
+            }
+        }
+        let entries = document.tables.entries.iter();
+        let read = |entry| tables::table(entry, &world, &document.params, nodes, &by_name, found);
+        entries.filter_map(read).collect()
+    };
+    let order = match order {
+        Some(order) if found.is_empty() => order,
+        _ => {
+            read_tables(&[], found);
+            return None;
+        }
+    };
     let sees = assemble::sees(&world, &links, &order);
     let assembled = assemble::assemble(&world, variants, &links, &order, &sees, found)?;
     let nodes = assembled.nodes;
     let (dependencies, dependents) = assemble::edges(&nodes);
-    let mut by_name: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
-    if !document.tables.entries.is_empty() {
-        for (i, node) in nodes.iter().enumerate() {
-            by_name
-                .entry(&node.name)
-                .or_default()
-                .push(NodeId(i as u32));
-        }
-    }
-    let tables = document.tables.entries.iter().filter_map(|entry| {
-        tables::table(entry, &world, &document.params, &nodes, &by_name, found)
-    });
-    let tables = tables.collect();
+    let tables = read_tables(&nodes, found);
     Some(Graph {
         name: document.name.clone().unwrap_or_else(|| stem(path)),
         title: document.title.clone(),

@@ -1,6 +1,6 @@
 //! `[rounds.x]`: bounded loops as they are written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use toml::{Spanned, de::DeValue};
 
@@ -25,7 +25,7 @@ pub(super) struct Round<'d> {
     /// Its result as it is written.
     pub(super) result: Option<(String, Place)>,
     /// Its nodes by their names inside it.
-    pub(super) nodes: HashMap<&'d str, usize>,
+    pub(super) nodes: BTreeMap<&'d str, usize>,
 }
 
 impl Round<'_> {
@@ -157,7 +157,7 @@ fn count<'a>(
 pub(super) fn result(
     entry: &Entry<'_>,
     round: &RoundText<'_>,
-    nodes: &HashMap<&str, usize>,
+    nodes: &BTreeMap<&str, usize>,
     found: &mut Findings,
 ) -> Option<(String, Place)> {
     let names = || nodes.keys().copied().collect::<Vec<_>>();

@@ -10,14 +10,14 @@ use toml::{
 };
 
 use super::{
+    cells::look_up,
     document::{Entry, wrong},
     findings::Findings,
     graph::{Instance, NodeId, TableSpec, TableValue},
-    names::{nearest, quoted, suggest},
-    picks,
+    names::suggest,
     reading::{Subject, read},
     substitute::{Params, Scope, Substitution},
-    values::{as_json, means},
+    values::as_json,
     world::World,
 };
 use crate::diagnostic::{Diagnostic, Place};
@@ -50,7 +50,8 @@ pub(super) struct Table {
     _published: IgnoredAny,
 }
 
-/// Reads one table and looks up its instances.
+/// Reads one table and looks up its instances. Without `nodes`, in a file with
+/// other errors, its axes are not checked.
 pub(super) fn table<'a>(
     entry: &Entry<'a>,
     world: &World<'_, '_, 'a>,
@@ -105,9 +106,26 @@ pub(super) fn table<'a>(
     };
     let mut values = Vec::new();
     for value in written {
-        values.extend(look_up(entry, value, world, nodes, by_name, found));
+        match look_up(&value.text, world, nodes, by_name) {
+            Ok((instances, field)) => {
+                let label = value.label.unwrap_or(value.text);
+                let listed = TableValue {
+                    label,
+                    instances,
+                    field,
+                };
+                values.push((listed, value.span));
+            }
+            Err(problem) => found.push(
+                Diagnostic::at(Place::new(&entry.source, value.span), problem.message)
+                    .label(problem.label)
+                    .hint(problem.hint),
+            ),
+        }
     }
-    check_axes(entry, &text, &spans, &values, nodes, found);
+    if !nodes.is_empty() {
+        check_axes(entry, &text, &spans, &values, nodes, found);
+    }
     Some(TableSpec {
         name: entry.name.to_string(),
         title: text.title,
@@ -207,106 +225,6 @@ fn many(
             .collect(),
         _ => Vec::new(),
     }
-}
-
-/// The instances behind `eval.top1`, `eval@n=2.top1` or `refine.eval.top1`.
-fn look_up(
-    entry: &Entry<'_>,
-    written: WrittenValue,
-    world: &World<'_, '_, '_>,
-    nodes: &[Instance],
-    by_name: &BTreeMap<&str, Vec<NodeId>>,
-    found: &mut Findings,
-) -> Option<(TableValue, Range<usize>)> {
-    let place = Place::new(&entry.source, written.span.clone());
-    let Some((node, field)) = written.text.rsplit_once('.') else {
-        found.push(
-            Diagnostic::at(
-                place,
-                format!("`{}` names no value of a node", written.text),
-            )
-            .label("`node.value` is needed")
-            .hint(format!("write `{}.top1`, for example", written.text)),
-        );
-        return None;
-    };
-    let (path, picked) = match node.split_once('@') {
-        Some((path, picked)) => (path, Some(picked)),
-        None => (node, None),
-    };
-    let Some(template) = world.node(path) else {
-        let names = world.node_names();
-        let hint =
-            nearest(path, names.iter().copied()).map(|n| format!("did you mean `{n}.{field}`?"));
-        found.push(
-            Diagnostic::at(place, format!("there is no node `{path}`"))
-                .label("a table shows values of nodes")
-                .hint(hint),
-        );
-        return None;
-    };
-    let name = world.templates.list[template].name.as_str();
-    let mut instances = by_name.get(name).cloned().unwrap_or_default();
-    if let Some(picked) = picked {
-        let axes: Vec<&str> = instances
-            .first()
-            .map(|id| nodes[id.index()].at.keys().map(String::as_str).collect())
-            .unwrap_or_default();
-        if axes.is_empty() {
-            found.push(
-                Diagnostic::at(place, format!("`{path}` has one instance only"))
-                    .label("nothing to pick from")
-                    .hint(format!("write `{path}.{field}`")),
-            );
-            return None;
-        }
-        let template = &world.templates.list[template];
-        let own: Vec<&str> = template
-            .axes
-            .iter()
-            .map(|axis| axis.name.as_str())
-            .collect();
-        let positional = match (&own[..], &axes[..]) {
-            _ if template.round.is_some() => Some("round"),
-            ([one], _) | ([], [one]) => Some(*one),
-            _ => None,
-        };
-        let picks = match picks::parse(picked) {
-            Ok(picks) => picks,
-            Err(message) => {
-                found.push(Diagnostic::at(place, message));
-                return None;
-            }
-        };
-        for pick in picks {
-            let axis = pick.axis.as_deref().or(positional);
-            let Some(axis) = axis.filter(|axis| axes.contains(axis)) else {
-                found.push(
-                    Diagnostic::at(place, format!("`{node}` picks on no axis of `{path}`"))
-                        .label(format!("its axes: {}", quoted(&axes)))
-                        .hint(
-                            axes.first()
-                                .map(|axis| format!("write `{path}@{axis}=….{field}`")),
-                        ),
-                );
-                return None;
-            };
-            instances.retain(|id| means(&pick.value, &nodes[id.index()].at[axis]));
-        }
-        if instances.is_empty() {
-            found.push(
-                Diagnostic::at(place, format!("there is no instance `{node}`"))
-                    .label("no such instance"),
-            );
-            return None;
-        }
-    }
-    let value = TableValue {
-        label: written.label.unwrap_or(written.text.clone()),
-        instances,
-        field: field.to_owned(),
-    };
-    Some((value, written.span))
 }
 
 /// Every axis of every value must be on rows or columns, or be averaged away.

@@ -1,6 +1,6 @@
 //! Nodes as they are written, before they are repeated along their axes.
 
-use std::{borrow::Cow, collections::HashMap, ops::Range, rc::Rc, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range, rc::Rc, sync::Arc};
 
 use toml::{Spanned, de::DeValue};
 
@@ -119,7 +119,7 @@ pub(super) fn build<'d, 'a>(
             let rounds = axes::rounds(counts[index], entry.place(), numbers);
             axes.push(Rc::new(rounds));
         }
-        let mut nodes = HashMap::new();
+        let mut nodes = BTreeMap::new();
         for node in &text.nodes.entries {
             nodes.insert(node.name.as_ref(), list.len());
             list.push(template(
