@@ -332,3 +332,24 @@ fn an_interrupt_stops_cleanly_and_the_next_run_goes_on() {
     let found = event["items"][1].as_u64().unwrap();
     assert!(found >= 2, "finished batches were kept: {event}");
 }
+
+#[test]
+fn a_table_that_asks_for_what_is_not_measured_is_an_error_of_the_file() {
+    let space = Space::new();
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/demo");
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/demo.toml"))
+        .unwrap();
+    let prompts = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/prompts");
+    let text = text
+        .replace("\"demo/", &format!("\"{demo}/"))
+        .replace("\"prompts/", &format!("\"{prompts}/"))
+        .replace("eval.top5", "eval.topl");
+    space.write("p.toml", &text);
+    let ran = space.run(&["check", "p.toml"]);
+    assert_eq!(ran.code, 3, "{}", ran.stdout);
+    assert!(
+        ran.stderr.contains("topl") && ran.stderr.contains("hint:"),
+        "{}",
+        ran.stderr
+    );
+}

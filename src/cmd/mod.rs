@@ -28,6 +28,7 @@ use crate::{
     cli::Global,
     diagnostic::Diagnostics,
     pipeline::{self, Graph, NodeId},
+    report::check_tables,
     store::Store,
 };
 
@@ -173,7 +174,27 @@ pub(crate) fn load(args: &PipelineArgs) -> Result<Graph> {
         set,
         profile: args.profile.clone(),
     };
-    Ok(pipeline::load(&args.file, &options)?)
+    let graph = pipeline::load(&args.file, &options)?;
+    let problems = check_tables(&graph);
+    if problems.is_empty() {
+        return Ok(graph);
+    }
+    let message: Vec<String> = problems
+        .iter()
+        .map(|problem| {
+            let hint = problem.hint.iter().map(|hint| format!("\nhint: {hint}"));
+            format!(
+                "table `{}`: {}{}",
+                problem.table,
+                problem.message,
+                hint.collect::<String>()
+            )
+        })
+        .collect();
+    Err(anyhow!(Exit {
+        code: PIPELINE,
+        message: message.join("\nerror: "),
+    }))
 }
 
 /// The folder of the store: `--cache` or `RUNNER_CACHE`, else `cache` in the
