@@ -65,7 +65,15 @@ fn the_demo_runs_and_a_change_computes_only_what_it_touches() {
     );
     let (hotter, happened) = space.exec(&["demo.toml", "-s", "temperature=0.9"]);
     assert_eq!(hotter.code, 0, "{}", hotter.stderr);
-    for node in ["images", "train_images", "plain", "words", "prompts@0"] {
+    for node in [
+        "images",
+        "train_images",
+        "plain",
+        "words",
+        "prompts@0",
+        "tuned",
+        "tuned_images",
+    ] {
         assert_eq!(of(&happened, node), "hit", "{node}");
     }
     assert_eq!(of(&happened, "refine.propose@1"), "ran");
