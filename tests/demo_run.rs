@@ -133,6 +133,7 @@ fn a_killed_demo_ends_as_one_that_was_not() {
         "refine.propose@3",
         "refine.select@3",
         "eval@3",
+        "tuned",
         "tuned_eval",
     ] {
         for from in [&reference, &space] {
