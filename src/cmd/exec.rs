@@ -62,6 +62,10 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Loads, opens the store, runs, prints.
 pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
     let began = SystemTime::now();
+    if !args.pipeline.file.is_file() {
+        // Tells that, and makes no store for a mistyped name.
+        load(&args.pipeline)?;
+    }
     let store = open_store(global, Some(&args.pipeline.file))?;
     let index = index_name(&args.pipeline.file, &what_matters(args));
     if args.force.is_empty()
