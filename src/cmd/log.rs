@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{Exit, open_store, print, print_json};
+use super::{Exit, open_store, page::when, print, print_json};
 use crate::{
     cli::Global,
     run::{RunEntry, all},
@@ -70,12 +70,6 @@ pub(super) fn run(args: &LogArgs, global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn when(entry: &RunEntry) -> String {
-    jiff::Timestamp::from_second(entry.started as i64)
-        .map(|time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
-        .unwrap_or_default()
-}
-
 fn counts(entry: &RunEntry) -> String {
     let count = |state: &str| {
         entry
@@ -99,7 +93,7 @@ fn counts(entry: &RunEntry) -> String {
 fn in_a_line(id: &str, entry: &RunEntry) -> String {
     format!(
         "{id}  {}  {:<12} {:>7.1} s  {}\n",
-        when(entry),
+        when(entry.started),
         entry.pipeline,
         entry.seconds,
         counts(entry)
@@ -111,7 +105,7 @@ fn in_full(id: &str, entry: &RunEntry) -> String {
         "run       {id}\npipeline  {} ({})\nstarted   {}\ntook      {:.1} s\ncommand   {}\nby        {} on {} with {}\nnodes     {}\n\n",
         entry.pipeline,
         entry.file,
-        when(entry),
+        when(entry.started),
         entry.seconds,
         entry.command.join(" "),
         entry.provenance["user"].as_str().unwrap_or("?"),

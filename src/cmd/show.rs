@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::{
     artifact::{Answers, Artifact, Attributes, Embeddings, Manifest, Metrics, Type},
     cli::Global,
     digest::FileMemo,
-    run::{Verdict, plan, read_file},
+    run::{Verdict, plan, read_file, read_manifest},
     store::{Record, Store},
 };
 
@@ -54,11 +54,7 @@ pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<ExitCode> {
             args.pipeline.file.display()
         )));
     };
-    let manifest: Manifest = serde_json::from_slice(
-        &store
-            .get(&record.artifact)?
-            .context("the manifest is no longer in the store")?,
-    )?;
+    let manifest = read_manifest(&store, &record.artifact)?;
     if let Some(folder) = &args.to {
         for file in &manifest.files {
             let path = folder.join(&file.name);

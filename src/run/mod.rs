@@ -30,6 +30,7 @@ pub use self::{
     history::{History, RunEntry, RunNode, all},
     plan::{NodePlan, Verdict, plan},
     reason::reason,
+    resolve::read_manifest,
     state::State,
     uptodate::{UpToDate, index_name},
 };

@@ -18,6 +18,18 @@ use crate::{
     store::Store,
 };
 
+/// The manifest that is the artifact `artifact`.
+///
+/// # Errors
+/// When the store no longer has it or it cannot be read.
+pub fn read_manifest(store: &Store, artifact: &Digest) -> Result<Manifest> {
+    let name = artifact.short();
+    let bytes = store
+        .get(artifact)?
+        .with_context(|| format!("the manifest {name} is not in the store"))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("failed to read the manifest {name}"))
+}
+
 /// Opens what the leaves of a graph name, each thing once.
 pub(super) struct Resolver<'a> {
     graph: &'a Graph,
@@ -55,13 +67,7 @@ impl<'a> Resolver<'a> {
     /// # Errors
     /// When its manifest cannot be read.
     pub(super) fn made(&mut self, id: NodeId, artifact: Digest) -> Result<()> {
-        let bytes = self
-            .store
-            .get(&artifact)?
-            .with_context(|| format!("the manifest {} is not in the store", artifact.short()))?;
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .with_context(|| format!("failed to read the manifest {}", artifact.short()))?;
-        let manifest = Arc::new(manifest);
+        let manifest = Arc::new(read_manifest(self.store, &artifact)?);
         self.artifacts[id.index()] = Some(Made {
             digest: artifact,
             files: Arc::new(StoredFiles {
