@@ -224,7 +224,7 @@ impl Normalize {
     }
 
     /// Fills `planes`, three of the image's size, from `image`.
-    pub fn fill(&self, image: &Rgb8, planes: &mut [f32]) {
+    pub fn planes(&self, image: &Rgb8, planes: &mut [f32]) {
         let size = image.width * image.height;
         for ((channel, table), plane) in
             (self.table.iter().enumerate()).zip(planes.chunks_mut(size))
@@ -232,6 +232,19 @@ impl Normalize {
             for (value, pixel) in plane.iter_mut().zip(image.pixels.as_chunks::<3>().0) {
                 *value = table[usize::from(pixel[channel])];
             }
+        }
+    }
+
+    /// Fills `pixels`, interleaved as in `image`, from `image`.
+    pub fn pixels(&self, image: &Rgb8, pixels: &mut [f32]) {
+        let [red, green, blue] = &self.table;
+        let bytes = image.pixels.as_chunks::<3>().0;
+        for (value, [r, g, b]) in pixels.as_chunks_mut::<3>().0.iter_mut().zip(bytes) {
+            *value = [
+                red[usize::from(*r)],
+                green[usize::from(*g)],
+                blue[usize::from(*b)],
+            ];
         }
     }
 }

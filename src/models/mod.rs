@@ -4,6 +4,7 @@ pub mod adamw;
 pub mod answer;
 pub mod chat;
 pub mod clip;
+pub mod cpu;
 pub mod device;
 pub mod image;
 pub mod llm;

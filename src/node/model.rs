@@ -14,10 +14,7 @@ use super::ArtifactFiles;
 use crate::{
     artifact::LabelUse,
     digest::{Digest, FileMemo},
-    models::clip::{
-        config::Config,
-        folder::{Part, files as clip_files, open as open_clip},
-    },
+    models::clip::folder::{Checkpoint, Part},
 };
 
 /// What a model folder holds.
@@ -72,6 +69,14 @@ impl ModelFolder {
         })
     }
 
+    /// A CLIP model's files.
+    ///
+    /// # Errors
+    /// When they are no longer there or no longer a model.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        Checkpoint::open(&self.path, None)
+    }
+
     /// Digests of the parts that a result can depend on.
     pub const fn parts(&self) -> &BTreeMap<&'static str, Digest> {
         &self.parts
@@ -100,7 +105,7 @@ impl ModelFolder {
 /// When the folder cannot be listed.
 pub fn files(folder: &Path, family: Family) -> Result<Vec<PathBuf>> {
     match family {
-        Family::Clip => Ok(clip_files(folder)?.into()),
+        Family::Clip => Ok(Checkpoint::open(folder, None)?.files().to_vec()),
         Family::Llm => {
             let mut files: Vec<PathBuf> = fs_err::read_dir(folder)?
                 .filter_map(|entry| Some(entry.ok()?.path()))
@@ -129,12 +134,13 @@ const TOKENIZER_FILES: [&str; 3] = [
 /// `image` and `text` hold the tensors of a tower with the part of the
 /// configuration that it reads, `scale` the logit scale.
 fn clip_parts(folder: &Path, memo: &FileMemo) -> Result<BTreeMap<&'static str, Digest>> {
-    let config = Config::read(folder)?;
-    let tensors = clip_tensors(folder, memo)?;
+    let checkpoint = Checkpoint::open(folder, None)?;
+    let tensors = clip_tensors(&checkpoint, memo)?;
     Ok(CLIP_PARTS
         .iter()
         .map(|(name, part)| {
-            let all = json!({"tensors": tensors[*name], "config": part.settings(&config)});
+            let all =
+                json!({"tensors": tensors[*name], "config": part.settings(checkpoint.config())});
             (*name, Digest::of_json("runner clip part v1", &all))
         })
         .collect())
@@ -147,15 +153,15 @@ const CLIP_PARTS: [(&str, Part); 3] = [
 ];
 
 /// One digest for each part's tensors: names, types, shapes and bytes.
-fn clip_tensors(folder: &Path, memo: &FileMemo) -> Result<Value> {
-    const TAG: &str = "clip tensors v1";
-    let [_, path] = clip_files(folder)?;
-    if let Some(known) = memo.noted(&path, TAG)
+fn clip_tensors(checkpoint: &Checkpoint, memo: &FileMemo) -> Result<Value> {
+    const TAG: &str = "clip tensors v2";
+    let path = checkpoint.path();
+    if let Some(known) = memo.noted(path, TAG)
         && let Ok(value) = serde_json::from_slice(&known)
     {
         return Ok(value);
     }
-    let mut weights = open_clip(folder)?;
+    let mut weights = checkpoint.weights()?;
     let mut digests = Map::new();
     for (name, part) in CLIP_PARTS {
         let mut list = Vec::new();
@@ -168,7 +174,7 @@ fn clip_tensors(folder: &Path, memo: &FileMemo) -> Result<Value> {
         digests.insert(name.to_owned(), json!(digest));
     }
     let value = Value::Object(digests);
-    memo.note(&path, TAG, value.to_string().as_bytes());
+    memo.note(path, TAG, value.to_string().as_bytes());
     Ok(value)
 }
 

@@ -72,7 +72,9 @@ impl Models {
         }
         let device = self.device()?;
         (self.on_load)(&folder.path);
-        let clip = Clip::load_tower(&folder.path, tower, dtype(&folder.dtype)?, &device)
+        let clip = folder
+            .checkpoint()
+            .and_then(|files| Clip::load_tower(&files, tower, dtype(&folder.dtype)?, &device))
             .with_context(|| {
                 format!(
                     "failed to load the CLIP model in `{}`",

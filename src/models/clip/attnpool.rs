@@ -9,9 +9,9 @@ use anyhow::Result;
 use burn::tensor::{Tensor, activation::softmax};
 
 use super::{
-    config::Config,
+    config::ResnetConfig,
     tensors::Source,
-    text::{Linear, in_f32},
+    transformer::{Linear, in_f32},
 };
 use crate::models::weights::Expected;
 
@@ -36,25 +36,28 @@ pub(super) struct AttentionPool {
 }
 
 impl AttentionPool {
-    pub(super) fn load(source: &mut Source<'_>, config: &Config) -> Result<Self> {
-        let c = config.image.features();
-        let places = config.image.side() * config.image.side() + 1;
+    pub(super) fn load(
+        source: &mut Source<'_>,
+        config: &ResnetConfig,
+        embed: usize,
+    ) -> Result<Self> {
+        let c = config.features();
+        let places = config.side() * config.side() + 1;
         let pool = Self {
             position: source.tensor(&name("positional_embedding"), [places, c])?,
             q: Linear::load(source, &name("q_proj"), c, c)?,
             k: source.tensor(&name("k_proj.weight"), [c, c])?,
             v: Linear::load(source, &name("v_proj"), c, c)?,
-            out: Linear::load(source, &name("c_proj"), c, config.embed_dim)?,
-            heads: config.image.heads,
+            out: Linear::load(source, &name("c_proj"), c, embed)?,
+            heads: config.heads,
         };
         Ok(pool)
     }
 
-    /// [n, c, h, w] → [n, embed].
-    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        let [n, c, h, w] = x.dims();
+    /// The places of the last map, [n, h · w, c] → [n, embed].
+    pub(super) fn forward(&self, places: Tensor<3>) -> Tensor<2> {
+        let [n, _, c] = places.dims();
         let (heads, width) = (self.heads, c / self.heads);
-        let places: Tensor<3> = x.reshape([n, c, h * w]).swap_dims(1, 2);
         let mean = places.clone().mean_dim(1);
         let x = Tensor::cat(vec![mean, places], 1) + self.position.clone().unsqueeze();
 
@@ -87,15 +90,15 @@ fn softmax_f32(scores: Tensor<3>) -> Tensor<3> {
 }
 
 /// Every tensor of the pool.
-pub(super) fn expected(config: &Config) -> Vec<Expected> {
-    let c = config.image.features();
-    let places = config.image.side() * config.image.side() + 1;
+pub(super) fn expected(config: &ResnetConfig, embed: usize) -> Vec<Expected> {
+    let c = config.features();
+    let places = config.side() * config.side() + 1;
     let mut all = vec![(format!("{PREFIX}.positional_embedding"), vec![places, c])];
     for (name, out) in [
         ("q_proj", c),
         ("k_proj", c),
         ("v_proj", c),
-        ("c_proj", config.embed_dim),
+        ("c_proj", embed),
     ] {
         all.push((format!("{PREFIX}.{name}.weight"), vec![out, c]));
         all.push((format!("{PREFIX}.{name}.bias"), vec![out]));

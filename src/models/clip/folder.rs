@@ -1,4 +1,4 @@
-//! A CLIP model as a folder in `open_clip`'s layout: read, checked, written.
+//! A CLIP model on disk: found, read under plain names, checked, written.
 
 use std::{
     collections::BTreeMap,
@@ -11,15 +11,16 @@ use serde_json::{Value, json};
 
 use super::{
     attnpool,
-    config::{CONFIG_FILE, Config},
-    resnet, text,
+    config::{self, CONFIG_FILE, Config, ImageConfig, MAX_FILE},
+    resnet, text, vit,
 };
-use crate::models::weights::{self, Expected, RawTensor, Weights};
+use crate::models::weights::{self, Expected, RawTensor, Weights, read_small};
 
 /// Where `open_clip` puts weights, best first.
-const WEIGHT_FILES: [&str; 3] = [
+const WEIGHT_FILES: [&str; 4] = [
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
     "model.safetensors",
 ];
 
@@ -35,7 +36,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// The part that holds the tensor `name`, as [`open`] names it.
+    /// The part that holds the tensor `name`, as [`Checkpoint::weights`] names it.
     pub fn of(name: &str) -> Self {
         match name {
             "logit_scale" | "logit_bias" => Self::Scale,
@@ -48,80 +49,140 @@ impl Part {
     pub fn settings(self, config: &Config) -> Value {
         let Config {
             embed_dim,
-            activation,
             image,
             text,
             preprocess,
         } = config;
-        match self {
-            Self::Image => json!({
-                "embed_dim": embed_dim, "layers": image.layers, "width": image.width,
-                "size": image.size, "heads": image.heads,
-                "mean": preprocess.mean, "std": preprocess.std,
+        let blocks = |t: &config::TransformerConfig| {
+            json!({
+                "activation": format!("{:?}", t.activation), "width": t.width,
+                "heads": t.heads, "layers": t.layers, "hidden": t.hidden,
+            })
+        };
+        let mut settings = match (self, image) {
+            (Self::Image, ImageConfig::Resnet(image)) => json!({
+                "layers": image.layers, "width": image.width, "heads": image.heads,
             }),
-            Self::Text => json!({
-                "embed_dim": embed_dim, "activation": format!("{activation:?}"),
-                "context": text.context, "width": text.width, "heads": text.heads,
-                "layers": text.layers, "hidden": text.hidden,
-            }),
-            Self::Scale => Value::Null,
+            (Self::Image, ImageConfig::Vit(vit)) => {
+                let mut all = blocks(&vit.transformer);
+                all["patch"] = json!(vit.patch);
+                all
+            }
+            (Self::Text, _) => {
+                let mut all = blocks(&text.transformer);
+                all["context"] = json!(text.context);
+                all
+            }
+            (Self::Scale, _) => return Value::Null,
+        };
+        settings["embed_dim"] = json!(embed_dim);
+        if self == Self::Image {
+            settings["size"] = json!(image.size());
+            settings["mean"] = json!(preprocess.mean);
+            settings["std"] = json!(preprocess.std);
         }
+        settings
     }
 }
 
-/// The files that loading the model in `folder` reads.
-///
-/// # Errors
-/// When there is no file of weights that we read.
-pub fn files(folder: &Path) -> Result<[PathBuf; 2]> {
-    let found = WEIGHT_FILES
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|path| path.exists());
-    match found {
-        Some(weights) => Ok([folder.join(CONFIG_FILE), weights]),
-        None => bail!(
-            "find `{}` in `{}`\nhint: weights saved by PyTorch (.bin, .pt) have to be converted \
-             to safetensors",
-            WEIGHT_FILES[0],
-            folder.display()
-        ),
+/// A model's files and what they say of its shape.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    config: Config,
+    files: Vec<PathBuf>,
+    weights: PathBuf,
+}
+
+impl Checkpoint {
+    /// Finds the model at `path`.
+    ///
+    /// # Errors
+    /// When there is no file of weights or no configuration that we read; the
+    /// message names what was looked for.
+    pub fn open(path: &Path, architecture: Option<&str>) -> Result<Self> {
+        let _ = architecture;
+        let folder = path;
+        let found = WEIGHT_FILES
+            .iter()
+            .map(|name| folder.join(name))
+            .find(|path| path.exists());
+        let Some(weights) = found else {
+            bail!(
+                "find `{}` in `{}`\nhint: x",
+                WEIGHT_FILES[0],
+                folder.display()
+            )
+        };
+        let path = folder.join(CONFIG_FILE);
+        let bytes = read_small(&path, MAX_FILE)?;
+        let config =
+            config::open_clip(&bytes).with_context(|| format!("read `{}`", path.display()))?;
+        Ok(Self {
+            config,
+            files: vec![path, weights.clone()],
+            weights,
+        })
     }
-}
 
-/// Opens the weights in `folder` under their plain names: without the prefixes
-/// of wrappers (`module.`) and of `CustomTextCLIP` (`text.`), and without
-/// counters and masks that inference does not use.
-///
-/// # Errors
-/// When there are none or they break the format.
-pub fn open(folder: &Path) -> Result<Weights> {
-    let [_, path] = files(folder)?;
-    let mut weights = Weights::open(&path)?;
-    weights.rename(plain)?;
-    weights.ignore(|name| name.ends_with(".num_batches_tracked") || name == "attn_mask");
-    Ok(weights)
-}
+    /// The model's shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
 
-/// Opens the weights in `folder` and compares every tensor with `config`.
-pub(super) fn open_checked(folder: &Path, config: &Config) -> Result<Weights> {
-    let weights = open(folder)?;
-    let mut all = expected(config);
-    // open_clip can also store the scale as a list of one.
-    let scale = if weights.shape("logit_scale") == Some(&[1]) {
-        vec![1]
-    } else {
-        vec![]
-    };
-    all.push(("logit_scale".to_owned(), scale));
-    weights.check(&all)?;
-    Ok(weights)
+    /// The file of weights.
+    pub fn path(&self) -> &Path {
+        &self.weights
+    }
+
+    /// Every file that loading the model reads.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Opens the weights under their plain names: those of `open_clip`, without
+    /// the prefixes of wrappers (`module.`) and of `CustomTextCLIP` (`text.`),
+    /// and without counters and masks that inference does not use.
+    ///
+    /// # Errors
+    /// When they break their format.
+    pub fn weights(&self) -> Result<Weights> {
+        let mut weights = Weights::open(&self.weights)?;
+        weights.rename(plain)?;
+        weights.ignore(|name| name.ends_with(".num_batches_tracked") || name == "attn_mask");
+        Ok(weights)
+    }
+
+    /// Opens the weights and compares every tensor with the configuration.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::weights`]; also names every tensor that is missing, left
+    /// over or of another shape.
+    pub(super) fn checked(&self) -> Result<Weights> {
+        let weights = self.weights()?;
+        let mut all = expected(&self.config);
+        // open_clip can also store the scale as a list of one.
+        let scale = if weights.shape("logit_scale") == Some(&[1]) {
+            vec![1]
+        } else {
+            vec![]
+        };
+        all.push(("logit_scale".to_owned(), scale));
+        weights.check(&all)?;
+        Ok(weights)
+    }
 }
 
 /// Every tensor of both towers.
 pub(super) fn expected(config: &Config) -> Vec<Expected> {
-    let mut all = resnet::expected(&config.image);
-    all.extend(attnpool::expected(config));
+    let embed = config.embed_dim;
+    let mut all = match &config.image {
+        ImageConfig::Resnet(resnet) => {
+            let mut all = resnet::expected(resnet);
+            all.extend(attnpool::expected(resnet, embed));
+            all
+        }
+        ImageConfig::Vit(vit) => vit::expected(vit, embed),
+    };
     all.extend(text::expected(config));
     all
 }
@@ -132,16 +193,19 @@ fn plain(name: &str) -> String {
     name.strip_prefix("text.").unwrap_or(name).to_owned()
 }
 
-/// Writes a model folder: the model in `source` with the tensors of `trained`
+/// Writes a model folder in `open_clip`'s layout: the model in `source` with the tensors of `trained`
 /// (by plain name) put in their places, as f32. The bytes depend on nothing
 /// but the tensors and the configuration.
 ///
 /// # Errors
 /// When `source` cannot be read, a trained tensor has no counterpart of its
 /// shape there, or writing fails.
-pub fn write_folder(dest: &Path, source: &Path, trained: &[(String, TensorData)]) -> Result<()> {
-    let [config, path] = files(source)?;
-    let mut weights = Weights::open(&path)?;
+pub fn write_folder(
+    dest: &Path,
+    source: &Checkpoint,
+    trained: &[(String, TensorData)],
+) -> Result<()> {
+    let mut weights = source.weights()?;
     let mut trained: BTreeMap<&str, &TensorData> = trained
         .iter()
         .map(|(name, data)| (name.as_str(), data))
@@ -149,7 +213,7 @@ pub fn write_folder(dest: &Path, source: &Path, trained: &[(String, TensorData)]
     let mut tensors = Vec::new();
     let mut replaced = BTreeMap::new();
     for raw in weights.tensors() {
-        let Some(data) = trained.remove(plain(&raw.name).as_str()) else {
+        let Some(data) = trained.remove(raw.name.as_str()) else {
             tensors.push(raw);
             continue;
         };
@@ -173,7 +237,10 @@ pub fn write_folder(dest: &Path, source: &Path, trained: &[(String, TensorData)]
         });
     }
     if let Some(name) = trained.keys().next() {
-        bail!("write `{name}`: `{}` has no such tensor", path.display());
+        bail!(
+            "write `{name}`: `{}` has no such tensor",
+            source.weights.display()
+        );
     }
     fs_err::create_dir_all(dest)?;
     weights::write(
@@ -189,7 +256,63 @@ pub fn write_folder(dest: &Path, source: &Path, trained: &[(String, TensorData)]
             None => weights.raw(&tensor.name),
         },
     )?;
-    let bytes = fs_err::read(&config).context("copy the configuration")?;
-    fs_err::write(dest.join(CONFIG_FILE), bytes)?;
+    let config = serde_json::to_string_pretty(&config::to_open_clip(&source.config)?)?;
+    fs_err::write(dest.join(CONFIG_FILE), config + "\n")?;
+    Ok(())
+}
+
+/// Writes a model folder of a named architecture with random weights, for
+/// benchmarks and tests of full size: uniform, with the variance that keeps
+/// activations in range. The values depend on nothing but name and place.
+///
+/// # Errors
+/// When there is no such architecture or writing fails.
+pub fn write_random(dest: &Path, architecture: &str) -> Result<()> {
+    let config = config::named(architecture)?;
+    let mut tensors: Vec<weights::Tensor> = (expected(&config).into_iter())
+        .map(|(name, shape)| weights::Tensor {
+            name,
+            dtype: "F32".to_owned(),
+            shape,
+            width: 4,
+        })
+        .collect();
+    tensors.push(weights::Tensor {
+        name: "logit_scale".to_owned(),
+        dtype: "F32".to_owned(),
+        shape: vec![],
+        width: 4,
+    });
+    fs_err::create_dir_all(dest)?;
+    weights::write(&dest.join(WEIGHT_FILES[0]), tensors, |tensor| {
+        let seed = (tensor.name.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let fan: usize = tensor.shape.iter().skip(1).product();
+        let (middle, scale) = match tensor.name.as_str() {
+            "logit_scale" => (100.0_f32.ln(), 0.0),
+            name if name.ends_with("running_var") => (1.0, 0.5),
+            name if tensor.shape.len() == 1 && name.ends_with("weight") => (1.0, 0.1),
+            _ if tensor.shape.len() == 1 => (0.0, 0.1),
+            name if name.contains("embedding") => (0.0, 0.02),
+            _ => (0.0, (3.0 / fan as f32).sqrt()),
+        };
+        let value = |i: usize| {
+            let mut x = seed.wrapping_add((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            let unit = (x >> 40) as f32 / (1 << 23) as f32 - 1.0;
+            middle + scale * unit
+        };
+        let count = tensor.shape.iter().product();
+        Ok(RawTensor {
+            name: tensor.name.clone(),
+            dtype: tensor.dtype.clone(),
+            shape: tensor.shape.clone(),
+            bytes: (0..count).flat_map(|i| value(i).to_le_bytes()).collect(),
+        })
+    })?;
+    let config = serde_json::to_string_pretty(&config::to_open_clip(&config)?)?;
+    fs_err::write(dest.join(CONFIG_FILE), config + "\n")?;
     Ok(())
 }

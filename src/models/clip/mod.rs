@@ -1,50 +1,50 @@
 //! CLIP (Radford et al. 2021): images and texts into one space.
 //!
-//! Reads `open_clip` folders with a `ModifiedResNet` image tower. The reference
-//! for every number is `open_clip`'s own code; `tests/fixtures/clip` holds what
-//! it computed on random weights.
+//! Both families of image towers, `ModifiedResNet` and ViT, from the files that
+//! `open_clip`, `OpenAI` and transformers write. The reference for every number is
+//! `open_clip`'s own code; `tests/fixtures/clip` holds what it computed on random
+//! weights. In f32 on the CPU the towers run over [`cpu`](crate::models::cpu)'s
+//! kernels, everywhere else over burn.
 
 mod attnpool;
 pub mod clean;
 pub mod config;
 pub mod folder;
 mod resnet;
+mod resnet_cpu;
+mod runner;
 pub mod tail;
 mod tensors;
 mod text;
+mod text_cpu;
 pub mod tokenizer;
+mod towers;
 mod train;
+mod transformer;
+mod transformer_cpu;
+mod vit;
+mod vit_cpu;
 mod workers;
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use rayon::prelude::*;
+use burn::tensor::{DType, Device, Tensor};
 
 use self::{
     config::Config,
-    resnet::ModifiedResNet,
+    folder::Checkpoint,
+    runner::{CPU_TEXTS, Runner},
     tensors::Source,
-    text::TextTower,
     tokenizer::{Tokenizer, Tokens},
-    workers::Workers,
+    towers::{ImageTower, TextTower},
 };
-use crate::models::image::{Normalize, Rgb8, resize_and_crop};
+use crate::models::image::Rgb8;
 
 pub use self::{
     folder::write_folder,
     train::{Learned, TrainState, Trainer},
 };
-
-/// Images of one forward pass on the CPU, and their pixels; more would leave
-/// the caches, fewer leave matrix products small.
-const CPU_IMAGES: usize = 32;
-const CPU_PIXELS: usize = 1 << 19;
-/// Texts of one forward pass on the CPU.
-const CPU_TEXTS: usize = 32;
-/// Images or texts of one forward pass elsewhere.
-const DEVICE_BATCH: usize = 256;
 
 /// Which tower to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,37 +61,41 @@ pub enum Tower {
 #[derive(Debug)]
 pub struct Clip {
     config: Config,
-    image: Option<ModifiedResNet>,
+    image: Option<ImageTower>,
     text: Option<TextTower>,
     logit_scale: f32,
     runner: Runner,
 }
 
 impl Clip {
-    /// Loads both towers from an `open_clip` folder.
+    /// Loads both towers of the model at `path`.
     ///
     /// `dtype` (F32, F16 or BF16) is that of the weights and activations;
     /// normalizations and softmax are computed in f32 always.
     ///
     /// # Errors
-    /// When the folder lacks a file, or a file is broken or does not fit; the
-    /// message names the file and every tensor concerned.
-    pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<Self> {
-        Self::load_tower(folder, Tower::Both, dtype, device)
+    /// When a file is not there, is broken or does not fit; the message names
+    /// the file and every tensor concerned.
+    pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        Self::load_tower(&Checkpoint::open(path, None)?, Tower::Both, dtype, device)
     }
 
     /// Loads one tower or both; the file is checked as a whole either way.
     ///
     /// # Errors
     /// As [`Clip::load`].
-    pub fn load_tower(folder: &Path, tower: Tower, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn load_tower(
+        checkpoint: &Checkpoint,
+        tower: Tower,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         ensure!(
             matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
-            "load `{}` as {dtype:?}: only F32, F16 and BF16 are supported",
-            folder.display()
+            "load a model as {dtype:?}: only F32, F16 and BF16 are supported"
         );
-        let config = Config::read(folder)?;
-        let mut weights = folder::open_checked(folder, &config)?;
+        let config = checkpoint.config().clone();
+        let mut weights = checkpoint.checked()?;
         let shape = weights.shape("logit_scale").unwrap_or_default().to_vec();
         let scale = weights.take_f32("logit_scale", &shape)?[0].exp();
         let runner = Runner::new(&config, dtype, device)?;
@@ -102,7 +106,7 @@ impl Clip {
         };
         let image = match tower {
             Tower::Text => None,
-            _ => Some(ModifiedResNet::load(source, &config)?),
+            _ => Some(ImageTower::load(source, &config)?),
         };
         let text = match tower {
             Tower::Image => None,
@@ -138,15 +142,32 @@ impl Clip {
     /// When the image tower is not loaded, the device fails, or an embedding
     /// is no number (as f16 may overflow).
     pub fn encode_images(&self, images: &[Rgb8]) -> Result<Vec<f32>> {
-        let tower = self
-            .image
-            .as_ref()
-            .context("encode images without the image tower")?;
-        let images: Vec<&Rgb8> = images.iter().collect();
-        let rows = self.runner.map(&images, self.runner.images(), |images| {
-            rows(tower.forward(self.runner.pixels(images)))
+        let rows = self.encode_fetched(images.len(), &|i| Ok(Cow::Borrowed(&images[i])))?;
+        Ok(rows.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// Embeds `n` images, which `fetch` gives one at a time, from any thread.
+    ///
+    /// Only a few batches are held, as bytes of the tower's size. An image that
+    /// cannot be fetched has its error for a result; the others are embedded.
+    ///
+    /// # Errors
+    /// As [`Clip::encode_images`].
+    pub fn encode_fetched(
+        &self,
+        n: usize,
+        fetch: &runner::Fetch<'_>,
+    ) -> Result<Vec<Result<Vec<f32>>>> {
+        let tower = (self.image.as_ref()).context("encode images without the image tower")?;
+        let mut rows = (self.runner).map_images(n, self.embed_dim(), fetch, &|images| {
+            tower.forward(images, &self.runner)
         })?;
-        self.normalized(rows.concat(), "image")
+        for (i, row) in rows.iter_mut().enumerate() {
+            if let Ok(row) = row {
+                normalize(row).with_context(|| format!("embed image {i}"))?;
+            }
+        }
+        Ok(rows)
     }
 
     /// Embeds texts: row-major [n, `embed_dim`], each row of length 1.
@@ -165,33 +186,32 @@ impl Clip {
         let mut order: Vec<usize> = (0..tokens.len()).collect();
         order.sort_by_key(|&i| tokens[i].end());
         let sorted: Vec<&Tokens> = order.iter().map(|&i| &tokens[i]).collect();
-        let sorted = self
-            .runner
-            .map(&sorted, CPU_TEXTS, |texts| rows(tower.forward(texts)))?;
+        let sorted = (self.runner).map_items(&sorted, CPU_TEXTS, |texts| tower.forward(texts))?;
         let width = self.embed_dim();
         let mut embeddings = vec![0.0; texts.len() * width];
         for (&i, row) in order.iter().zip(sorted.concat().chunks_exact(width)) {
             embeddings[i * width..][..width].copy_from_slice(row);
         }
-        self.normalized(embeddings, "text")
-    }
-
-    /// Divides each row by its length.
-    fn normalized(&self, mut rows: Vec<f32>, what: &str) -> Result<Vec<f32>> {
-        for (i, row) in rows.chunks_exact_mut(self.embed_dim()).enumerate() {
-            let square: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-            ensure!(
-                square.is_finite(),
-                "embed {what} {i}: the result is no number\nhint: try dtype = \"f32\""
-            );
-            // PyTorch's `normalize` guards against zero in the same way.
-            let length = square.sqrt().max(1e-12) as f32;
-            for x in row {
-                *x /= length;
-            }
+        for (i, row) in embeddings.chunks_exact_mut(width).enumerate() {
+            normalize(row).with_context(|| format!("embed text {i}"))?;
         }
-        Ok(rows)
+        Ok(embeddings)
     }
+}
+
+/// Divides a row by its length.
+fn normalize(row: &mut [f32]) -> Result<()> {
+    let square: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    ensure!(
+        square.is_finite(),
+        "the result is no number\nhint: try dtype = \"f32\""
+    );
+    // PyTorch's `normalize` guards against zero in the same way.
+    let length = square.sqrt().max(1e-12) as f32;
+    for x in row {
+        *x /= length;
+    }
+    Ok(())
 }
 
 /// Tokens of every text.
@@ -205,65 +225,6 @@ fn tokenize(texts: &[String], config: &Config) -> Result<Vec<Tokens>> {
 /// A tensor's values on the host.
 fn rows<const D: usize>(x: Tensor<D>) -> Result<Vec<f32>> {
     Ok(x.cast(DType::F32).try_into_data()?.try_into_vec()?)
-}
-
-/// How a model's batches reach its device.
-#[derive(Debug)]
-struct Runner {
-    normalize: Normalize,
-    size: usize,
-    dtype: DType,
-    device: Device,
-    /// On the CPU only.
-    workers: Option<Workers>,
-}
-
-impl Runner {
-    fn new(config: &Config, dtype: DType, device: &Device) -> Result<Self> {
-        let on_cpu = *device == Device::flex();
-        Ok(Self {
-            normalize: Normalize::new(config.preprocess.mean, config.preprocess.std),
-            size: config.image.size,
-            dtype,
-            device: device.clone(),
-            workers: on_cpu.then(Workers::new).transpose()?,
-        })
-    }
-
-    /// How many images make one forward pass on the CPU.
-    fn images(&self) -> usize {
-        (CPU_PIXELS / (self.size * self.size)).clamp(1, CPU_IMAGES)
-    }
-
-    /// Normalised pixels [n, 3, size, size].
-    fn pixels(&self, images: &[&Rgb8]) -> Tensor<4> {
-        let size = self.size;
-        let mut planes = vec![0.0; images.len() * 3 * size * size];
-        (planes.par_chunks_exact_mut(3 * size * size).zip(images)).for_each(|(planes, image)| {
-            self.normalize.fill(&resize_and_crop(image, size), planes);
-        });
-        let data = TensorData::new(planes, [images.len(), 3, size, size]);
-        let data = data.convert_dtype(self.dtype);
-        Tensor::from_data(data, (&self.device, self.dtype))
-    }
-
-    /// `work` of batches of `items`, in order: on the CPU of at most `most`
-    /// items and in parallel.
-    fn map<T: Sync, R: Send>(
-        &self,
-        items: &[T],
-        most: usize,
-        work: impl Fn(&[T]) -> Result<R> + Sync,
-    ) -> Result<Vec<R>> {
-        match &self.workers {
-            Some(workers) => {
-                let even = items.len().div_ceil(workers.count());
-                let batches: Vec<&[T]> = items.chunks(even.clamp(1, most)).collect();
-                workers.map(&batches, |batch| work(batch))
-            }
-            None => items.chunks(DEVICE_BATCH).map(work).collect(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use burn::tensor::{
 
 use super::{
     attnpool::AttentionPool,
-    config::{Config, ImageConfig},
+    config::ResnetConfig,
     tensors::{Scaling, Source},
 };
 use crate::models::weights::Expected;
@@ -31,9 +31,23 @@ pub(super) struct Conv {
     pub(super) bias: Tensor<1>,
 }
 
-impl Conv {
+/// The numbers of a [`Conv`] on the host.
+pub(super) struct Folded {
+    /// [out, in, side, side].
+    pub(super) weight: Vec<f32>,
+    /// [out].
+    pub(super) bias: Vec<f32>,
+    pub(super) shape: [usize; 4],
+}
+
+impl Folded {
     /// Folds the convolution `conv` and the normalization `bn`.
-    fn load(source: &mut Source<'_>, conv: &str, bn: &str, shape: [usize; 4]) -> Result<Self> {
+    pub(super) fn load(
+        source: &mut Source<'_>,
+        conv: &str,
+        bn: &str,
+        shape: [usize; 4],
+    ) -> Result<Self> {
         let mut weight = source.weights.take_f32(&format!("{conv}.weight"), &shape)?;
         let scaling = Scaling::load(source.weights, bn, shape[0])?;
         let mut bias = scaling.bias;
@@ -46,8 +60,19 @@ impl Conv {
             }
         }
         Ok(Self {
-            weight: source.upload(weight, shape),
-            bias: source.upload(bias, [shape[0]]),
+            weight,
+            bias,
+            shape,
+        })
+    }
+}
+
+impl Conv {
+    fn load(source: &mut Source<'_>, conv: &str, bn: &str, shape: [usize; 4]) -> Result<Self> {
+        let folded = Folded::load(source, conv, bn, shape)?;
+        Ok(Self {
+            weight: source.upload(folded.weight, shape),
+            bias: source.upload(folded.bias, [shape[0]]),
         })
     }
 
@@ -121,7 +146,7 @@ pub(super) struct Place {
 
 impl Place {
     /// The bottlenecks of stage 1 to 4, in order.
-    pub(super) fn stage(config: &ImageConfig, stage: usize) -> Vec<Self> {
+    pub(super) fn stage(config: &ResnetConfig, stage: usize) -> Vec<Self> {
         let middle = config.width << (stage - 1);
         let before = if stage == 1 {
             config.width
@@ -184,7 +209,7 @@ pub(super) struct Trunk {
 }
 
 /// Names and shapes of the stem.
-fn stem(config: &ImageConfig) -> [(String, String, [usize; 4]); 3] {
+pub(super) fn stem(config: &ResnetConfig) -> [(String, String, [usize; 4]); 3] {
     let half = config.width / 2;
     [
         (1, [half, 3, 3, 3]),
@@ -198,7 +223,7 @@ impl Trunk {
     /// The stem and the first `stages` stages.
     pub(super) fn load(
         source: &mut Source<'_>,
-        config: &ImageConfig,
+        config: &ResnetConfig,
         stages: usize,
     ) -> Result<Self> {
         let [one, two, three] = stem(config);
@@ -251,21 +276,28 @@ pub(super) struct ModifiedResNet {
 }
 
 impl ModifiedResNet {
-    pub(super) fn load(source: &mut Source<'_>, config: &Config) -> Result<Self> {
+    pub(super) fn load(
+        source: &mut Source<'_>,
+        config: &ResnetConfig,
+        embed: usize,
+    ) -> Result<Self> {
         Ok(Self {
-            trunk: Trunk::load(source, &config.image, 4)?,
-            attnpool: AttentionPool::load(source, config)?,
+            trunk: Trunk::load(source, config, 4)?,
+            attnpool: AttentionPool::load(source, config, embed)?,
         })
     }
 
     /// Normalised images [n, 3, side, side] → features [n, embed].
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.attnpool.forward(self.trunk.forward(images))
+        let x = self.trunk.forward(images);
+        let [n, c, h, w] = x.dims();
+        self.attnpool
+            .forward(x.reshape([n, c, h * w]).swap_dims(1, 2))
     }
 }
 
 /// Every tensor of the image tower's convolutions.
-pub(super) fn expected(config: &ImageConfig) -> Vec<Expected> {
+pub(super) fn expected(config: &ResnetConfig) -> Vec<Expected> {
     let stages = (1..=4).flat_map(|stage| Place::stage(config, stage));
     let convs = stages.flat_map(|place| place.convs());
     (stem(config).into_iter().chain(convs))

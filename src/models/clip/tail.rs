@@ -8,24 +8,26 @@
 //! the same code, and gradients flow through the folding. The key bias of the
 //! attention pool has no influence and is left as it is.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
     tensor::{DType, Device, Tensor, TensorData},
 };
 
 use super::{
-    Runner,
     attnpool::{self, AttentionPool},
-    config::Config,
-    folder,
-    resnet::{Bottleneck, Conv, Place, Trunk},
+    config::{Activation, Config, ImageConfig, ResnetConfig},
+    folder::{self, Checkpoint},
+    resnet::{Bottleneck, Conv, Place},
+    runner::{CPU_TEXTS, Runner},
     tensors::{Scaling, Source},
-    text::{self, Block, Linear, Norm, TextHead, TextTrunk, causal_mask},
+    text::{TextHead, TextTrunk},
     tokenize,
     tokenizer::Tokens,
+    towers::ResnetTrunk,
+    transformer::{Block, BlockNames, Linear, Norm, causal_mask},
 };
 use crate::models::image::Rgb8;
 
@@ -44,20 +46,26 @@ pub struct Split {
 }
 
 impl Split {
-    /// Loads the model in `folder`, cut below `layer4` and below the last
-    /// `blocks` blocks of the text tower.
+    /// Loads a model, cut below `layer4` and below the last `blocks` blocks of
+    /// the text tower.
     ///
     /// # Errors
-    /// As [`Clip::load`](super::Clip::load); also when there are fewer blocks.
-    pub fn load(folder: &Path, blocks: usize, device: &Device) -> Result<Self> {
-        let config = Config::read(folder)?;
-        let layers = config.text.layers;
+    /// As [`Clip::load`](super::Clip::load); also when there are fewer blocks, or
+    /// the image tower is a ViT.
+    pub fn load(checkpoint: &Checkpoint, blocks: usize, device: &Device) -> Result<Self> {
+        let config = checkpoint.config().clone();
+        let ImageConfig::Resnet(resnet) = &config.image else {
+            bail!(
+                "train a model whose image tower is a ViT: `layer4` and the attention pool of a \
+                 ModifiedResNet are what is trained\nhint: use a model of the RN50 family"
+            )
+        };
+        let layers = config.text.transformer.layers;
         ensure!(
             blocks <= layers,
-            "train the last {blocks} blocks of `{}`: its text tower has {layers}",
-            folder.display()
+            "train the last {blocks} blocks: the text tower has {layers}"
         );
-        let mut weights = folder::open_checked(folder, &config)?;
+        let mut weights = checkpoint.checked()?;
         let frozen = device.clone().without_autodiff();
         let trained = device.clone().autodiff();
         let source = &mut Source {
@@ -65,11 +73,11 @@ impl Split {
             dtype: DType::F32,
             device: &frozen,
         };
-        let image = Trunk::load(source, &config.image, 3)?;
+        let image = ResnetTrunk::load(source, resnet, 3)?;
         let text = TextTrunk::load(source, &config, layers - blocks)?;
         source.device = &trained;
         Ok(Self {
-            image: ImageTail::load(source, &config)?,
+            image: ImageTail::load(source, resnet, config.embed_dim)?,
             text: TextTail::load(source, &config, layers - blocks..layers)?,
             trunk: ClipTrunk {
                 runner: Runner::new(&config, DType::F32, &frozen)?,
@@ -85,7 +93,7 @@ impl Split {
 #[derive(Debug)]
 pub struct ClipTrunk {
     config: Config,
-    image: Trunk,
+    image: ResnetTrunk,
     text: TextTrunk,
     runner: Runner,
 }
@@ -102,9 +110,10 @@ impl ClipTrunk {
     /// # Errors
     /// When the device fails.
     pub fn image_features(&self, images: &[Rgb8]) -> Result<Tensor<4>> {
-        let images: Vec<&Rgb8> = images.iter().collect();
-        let parts = self.runner.map(&images, self.runner.images(), |images| {
-            Ok(self.image.forward(self.runner.pixels(images)))
+        let parts = (self.runner).map_items(images, self.runner.images(), |images| {
+            let prepared: Vec<Rgb8> = images.iter().map(|i| self.runner.prepare(i)).collect();
+            let prepared: Vec<&Rgb8> = prepared.iter().collect();
+            self.image.forward(&prepared, &self.runner)
         })?;
         ensure!(!parts.is_empty(), "compute the features of no image");
         Ok(Tensor::cat(parts, 0))
@@ -120,9 +129,8 @@ impl ClipTrunk {
         let ends: Vec<usize> = tokens.iter().map(Tokens::end).collect();
         let t = ends.iter().max().map_or(1, |end| end + 1);
         let tokens: Vec<&Tokens> = tokens.iter().collect();
-        let parts = self.runner.map(&tokens, super::CPU_TEXTS, |texts| {
-            Ok(self.text.forward(texts, t))
-        })?;
+        let parts =
+            (self.runner).map_items(&tokens, CPU_TEXTS, |texts| Ok(self.text.forward(texts, t)))?;
         ensure!(!parts.is_empty(), "compute the hidden states of no text");
         Ok((Tensor::cat(parts, 0), ends))
     }
@@ -142,11 +150,11 @@ pub struct ImageTail {
 }
 
 impl ImageTail {
-    fn load(source: &mut Source<'_>, config: &Config) -> Result<Self> {
-        let blocks = (Place::stage(&config.image, 4).iter())
+    fn load(source: &mut Source<'_>, config: &ResnetConfig, embed: usize) -> Result<Self> {
+        let blocks = (Place::stage(config, 4).iter())
             .map(|place| TrainedBottleneck::load(source, place))
             .collect::<Result<_>>()?;
-        let pool = AttentionPool::load(source, config)?;
+        let pool = AttentionPool::load(source, config, embed)?;
         let name = attnpool::name;
         Ok(Self {
             blocks,
@@ -174,7 +182,8 @@ impl ImageTail {
             out: self.out.linear(),
             heads: self.heads,
         };
-        pool.forward(x)
+        let [n, c, h, w] = x.dims();
+        pool.forward(x.reshape([n, c, h * w]).swap_dims(1, 2))
     }
 }
 
@@ -271,7 +280,8 @@ impl TextTail {
         config: &Config,
         range: std::ops::Range<usize>,
     ) -> Result<Self> {
-        let blocks = text::load_blocks(source, config, range.clone())?;
+        let transformer = &config.text.transformer;
+        let blocks = Block::load_all(source, BlockNames::TEXT, transformer, range.clone())?;
         Ok(Self {
             blocks: range
                 .zip(blocks)
@@ -287,7 +297,7 @@ impl TextTail {
         let mask = causal_mask(hidden.dims()[1], &hidden.device());
         let mut x = hidden;
         for block in &self.blocks {
-            x = block.block().forward(x, &mask);
+            x = block.block().forward(x, Some(&mask));
         }
         self.head.forward(x, ends)
     }
@@ -305,19 +315,19 @@ struct TrainedBlock {
     #[module(skip)]
     heads: usize,
     #[module(skip)]
-    activation: super::config::Activation,
+    activation: Activation,
 }
 
 impl TrainedBlock {
     fn new(index: usize, block: Block) -> Self {
-        let name = |part: &str| text::block_name(index, part);
+        let name = |part: &str| BlockNames::TEXT.name(index, part);
         let norm = |part: &str, norm: Norm| TrainedNorm {
             weight: param(&name(&format!("{part}.weight")), norm.weight),
             bias: param(&name(&format!("{part}.bias")), norm.bias),
         };
         let linear = |i: usize, linear| {
-            let [weight, bias] = text::LINEARS[i];
-            TrainedLinear::new(&name(weight), &name(bias), linear)
+            let [weight, bias] = BlockNames::TEXT.linear(index, i);
+            TrainedLinear::new(&weight, &bias, linear)
         };
         Self {
             ln_1: norm("ln_1", block.ln_1),

@@ -1,6 +1,6 @@
 //! Training the tails of both towers: one step of the study's loss.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use burn::{
@@ -8,7 +8,10 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData, activation::log_softmax},
 };
 
-use super::tail::{ClipTrunk, ImageTail, Named, Split, TextTail, export, param_id};
+use super::{
+    folder::Checkpoint,
+    tail::{ClipTrunk, ImageTail, Named, Split, TextTail, export, param_id},
+};
 use crate::models::{
     adamw::{Adamw, Moments},
     image::Rgb8,
@@ -52,13 +55,18 @@ struct Tails {
 }
 
 impl Trainer {
-    /// Loads the model in `folder`; `blocks` last blocks of the text tower and
+    /// Loads a model; `blocks` last blocks of the text tower and
     /// `layer4` and `attnpool` of the image tower are trained.
     ///
     /// # Errors
     /// As [`Split::load`].
-    pub fn load(folder: &Path, blocks: usize, weight_decay: f32, device: &Device) -> Result<Self> {
-        let Split { trunk, image, text } = Split::load(folder, blocks, device)?;
+    pub fn load(
+        checkpoint: &Checkpoint,
+        blocks: usize,
+        weight_decay: f32,
+        device: &Device,
+    ) -> Result<Self> {
+        let Split { trunk, image, text } = Split::load(checkpoint, blocks, device)?;
         Ok(Self {
             trunk,
             tails: Tails { image, text },

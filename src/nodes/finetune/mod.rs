@@ -222,7 +222,7 @@ impl Node for Finetune {
         }
         let state = last.context("no epoch was trained")?;
         let folder = tempfile::tempdir()?;
-        write_folder(folder.path(), &inputs.model("model")?.path, &state.tensors)?;
+        write_folder(folder.path(), &inputs.model("model")?.checkpoint()?, &state.tensors)?;
         let read = |name: &str| -> Result<(String, Content)> {
             Ok((name.to_owned(), Content::Bytes(fs_err::read(folder.path().join(name))?)))
         };
@@ -264,8 +264,9 @@ impl Finetune {
     /// A trainer in the state after the last epoch that is done.
     fn trainer(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Trainer> {
         let device = ctx.models()?.device()?;
-        let folder = &inputs.model("model")?.path;
-        let mut trainer = Trainer::load(folder, self.text_blocks, self.weight_decay as f32, &device)?;
+        let files = inputs.model("model")?.checkpoint()?;
+        let mut trainer =
+            Trainer::load(&files, self.text_blocks, self.weight_decay as f32, &device)?;
         if let Some((_, value)) = done.list.last() {
             trainer.restore(Checkpoint::decode(value)?.state)?;
         }

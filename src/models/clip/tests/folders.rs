@@ -2,15 +2,18 @@
 
 use std::path::Path;
 
+use burn::tensor::TensorData;
+
 use super::*;
-use crate::models::clip::tail::Split;
+use crate::models::clip::{config::CONFIG_FILE, tail::Split};
 
 #[test]
 fn the_split_model_computes_the_same_and_its_gradients_are_the_references() {
     for name in ["quick", "gelu"] {
         let folder = folder(name);
         let device = Device::flex();
-        let split = Split::load(folder.path(), 1, &device).unwrap();
+        let files = Checkpoint::open(folder.path(), None).unwrap();
+        let split = Split::load(&files, 1, &device).unwrap();
         let config = split.trunk.config().clone();
         let expected = expected(name);
         let text = std::fs::read_to_string(format!(
@@ -58,13 +61,14 @@ fn wave<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
 #[test]
 fn an_exported_model_is_a_folder_like_any_other() {
     let source = folder("quick");
-    let split = Split::load(source.path(), 2, &Device::flex()).unwrap();
+    let files = Checkpoint::open(source.path(), None).unwrap();
+    let split = Split::load(&files, 2, &Device::flex()).unwrap();
     let mut trained = tail::export(&split.image, split.trunk.config()).unwrap();
     trained.extend(tail::export(&split.text, split.trunk.config()).unwrap());
     let dest = tempfile::tempdir().unwrap();
     let write = |to: &str, trained: &[tail::Named]| {
         let to = dest.path().join(to);
-        folder::write_folder(&to, source.path(), trained).unwrap();
+        folder::write_folder(&to, &files, trained).unwrap();
         to
     };
     // Untouched parameters give the same model.
@@ -102,7 +106,7 @@ fn an_exported_model_is_a_folder_like_any_other() {
     );
     // What has no place is refused.
     trained.push((format!("{name}x"), trained[0].1.clone()));
-    let error = folder::write_folder(dest.path(), source.path(), &trained).unwrap_err();
+    let error = folder::write_folder(dest.path(), &files, &trained).unwrap_err();
     assert!(error.to_string().contains("no such tensor"), "{error}");
 }
 
@@ -118,7 +122,7 @@ fn a_folder_that_does_not_fit_is_refused_by_name() {
     };
     let config = |from: &'static str, to: &'static str| {
         edit(&|folder| {
-            let path = folder.join(config::CONFIG_FILE);
+            let path = folder.join(CONFIG_FILE);
             let text = fs_err::read_to_string(&path).unwrap();
             assert!(text.contains(from));
             fs_err::write(path, text.replacen(from, to, 1)).unwrap();
@@ -152,12 +156,12 @@ fn a_folder_that_does_not_fit_is_refused_by_name() {
     assert!(message.contains("do not fit the model"), "{message}");
     let message = config("\"layers\": 3", "\"layers\": -3");
     assert!(
-        message.contains(config::CONFIG_FILE) && message.contains("`text_cfg.layers`"),
+        message.contains(CONFIG_FILE) && message.contains("`text_cfg.layers`"),
         "{message}"
     );
 
-    let message = edit(&|folder| fs_err::remove_file(folder.join(config::CONFIG_FILE)).unwrap());
-    assert!(message.contains(config::CONFIG_FILE), "{message}");
+    let message = edit(&|folder| fs_err::remove_file(folder.join(CONFIG_FILE)).unwrap());
+    assert!(message.contains(CONFIG_FILE), "{message}");
     let message = edit(&|folder| {
         fs_err::remove_file(folder.join("open_clip_model.safetensors")).unwrap();
     });
@@ -172,7 +176,7 @@ fn a_folder_that_does_not_fit_is_refused_by_name() {
         "{message}"
     );
     let message = edit(&|folder| {
-        let path = folder.join(config::CONFIG_FILE);
+        let path = folder.join(CONFIG_FILE);
         fs_err::write(path, vec![b' '; 3 << 20]).unwrap();
     });
     assert!(message.contains("longer than"), "{message}");
@@ -183,7 +187,7 @@ fn the_published_rn50_has_the_tensors_that_are_expected() {
     let config = r#"{"model_cfg": {"embed_dim": 1024, "quick_gelu": true,
         "vision_cfg": {"image_size": 224, "layers": [3, 4, 6, 3], "width": 64},
         "text_cfg": {}}}"#;
-    let config = Config::parse(config.as_bytes()).unwrap();
+    let config = config::open_clip(config.as_bytes()).unwrap();
     let mut ours: BTreeMap<String, Vec<usize>> = folder::expected(&config).into_iter().collect();
     ours.insert("logit_scale".to_owned(), vec![]);
     let path = format!(

@@ -1,0 +1,1 @@
+//! RN50 and ViT-B/32 of full size.

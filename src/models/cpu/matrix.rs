@@ -1,0 +1,232 @@
+//! Products of matrices whose right side is packed once.
+//!
+//! A tile of the result, a dozen rows by two vectors, stays in registers while
+//! it is summed; the right side lies in panels of that width, so that it is
+//! read in order; the left side needs no packing, one number of each row is
+//! read at a time. Rows are taken in blocks that stay in the second-level cache
+//! while panel after panel passes.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::bend::Bend;
+
+/// Rows of a tile where vectors hold 16 numbers and there are 32 registers.
+const TALL: usize = 12;
+/// Rows of a tile elsewhere.
+const SHORT: usize = 6;
+/// Numbers of the left side that stay in the second-level cache.
+const BLOCK: usize = 96 << 10;
+
+/// The right side of a product, [k, n], in panels.
+#[derive(Clone, Debug)]
+pub(crate) struct Packed {
+    k: usize,
+    n: usize,
+    /// Columns of a panel; the last one is filled up with zeros.
+    width: usize,
+    panels: Vec<f32>,
+}
+
+/// Rows at equal distances in a slice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows<'a> {
+    /// Starts with the first row.
+    pub(crate) data: &'a [f32],
+    /// From the start of one row to that of the next.
+    pub(crate) stride: usize,
+}
+
+/// What a product ends with: out = bend(a·b + bias + add).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finish<'a> {
+    /// [n].
+    pub(crate) bias: Option<&'a [f32]>,
+    /// [m, n], close together.
+    pub(crate) add: Option<&'a [f32]>,
+    /// The activation.
+    pub(crate) bend: Bend,
+}
+
+impl Finish<'_> {
+    /// The product as it is.
+    pub(crate) const PLAIN: Self = Self {
+        bias: None,
+        add: None,
+        bend: Bend::Straight,
+    };
+}
+
+impl Packed {
+    /// Packs a matrix given by its element in row `k` and column `n`.
+    pub(crate) fn new(k: usize, n: usize, element: impl Fn(usize, usize) -> f32) -> Self {
+        let mut packed = Self {
+            k: 0,
+            n: 0,
+            width: 0,
+            panels: Vec::new(),
+        };
+        packed.fill(k, n, element);
+        packed
+    }
+
+    /// A linear layer's weight as `PyTorch` stores it, [n, k] row by row.
+    pub(crate) fn of_linear(weight: &[f32], k: usize, n: usize) -> Self {
+        Self::new(k, n, |i, j| weight[j * k + i])
+    }
+
+    /// Packs another matrix into the same memory.
+    pub(crate) fn fill(&mut self, k: usize, n: usize, element: impl Fn(usize, usize) -> f32) {
+        self.width = 2 * Arch::new().dispatch(Lanes);
+        (self.k, self.n) = (k, n);
+        self.panels.clear();
+        for first in (0..n).step_by(self.width) {
+            for i in 0..k {
+                let column = |j| if j < n { element(i, j) } else { 0.0 };
+                self.panels.extend((first..first + self.width).map(column));
+            }
+        }
+    }
+
+    /// Rows.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// `m` rows of `k` numbers, `a`, times this; row i of the result starts at
+    /// `out[i · stride]`.
+    ///
+    /// # Panics
+    /// When a slice is too short for that.
+    pub(crate) fn product(
+        &self,
+        a: Rows<'_>,
+        m: usize,
+        finish: Finish<'_>,
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        assert!(stride >= self.n, "rows of the result overlap");
+        if m > 0 && self.n > 0 {
+            Arch::new().dispatch(Product {
+                a,
+                m,
+                b: self,
+                finish,
+                out,
+                stride,
+            });
+        }
+    }
+}
+
+/// Asks how many numbers a vector holds.
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+struct Product<'a> {
+    a: Rows<'a>,
+    m: usize,
+    b: &'a Packed,
+    finish: Finish<'a>,
+    out: &'a mut [f32],
+    stride: usize,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let k = self.b.k;
+        let tall = if S::F32_LANES == 16 { TALL } else { SHORT };
+        let block = (BLOCK / k.max(1)).next_multiple_of(tall);
+        for first in (0..self.m).step_by(block) {
+            let last = (first + block).min(self.m);
+            for j in 0..self.b.n.div_ceil(self.b.width) {
+                let mut row = first;
+                if S::F32_LANES == 16 {
+                    row = self.rows::<S, TALL>(simd, row, last, j);
+                }
+                row = self.rows::<S, SHORT>(simd, row, last, j);
+                row = self.rows::<S, 3>(simd, row, last, j);
+                self.rows::<S, 1>(simd, row, last, j);
+            }
+        }
+    }
+}
+
+impl Product<'_> {
+    /// Tiles of `M` rows of panel `j` from `row` on, as long as they fit;
+    /// returns the next row.
+    #[inline(always)]
+    fn rows<S: Simd, const M: usize>(
+        &mut self,
+        simd: S,
+        mut row: usize,
+        last: usize,
+        j: usize,
+    ) -> usize {
+        while row + M <= last {
+            self.tile::<S, M>(simd, row, j);
+            row += M;
+        }
+        row
+    }
+
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize>(&mut self, simd: S, row: usize, j: usize) {
+        let (k, width) = (self.b.k, self.b.width);
+        let rows: [&[f32]; M] =
+            std::array::from_fn(|m| &self.a.data[(row + m) * self.a.stride..][..k]);
+        let (panel, _) = S::as_simd_f32s(&self.b.panels[j * k * width..][..k * width]);
+        let mut sums = [[simd.splat_f32s(0.0); 2]; M];
+        for (i, b) in panel.chunks_exact(2).enumerate().take(k) {
+            for m in 0..M {
+                let a = simd.splat_f32s(rows[m][i]);
+                sums[m][0] = simd.mul_add_e_f32s(a, b[0], sums[m][0]);
+                sums[m][1] = simd.mul_add_e_f32s(a, b[1], sums[m][1]);
+            }
+        }
+        let from = j * width;
+        let columns = width.min(self.b.n - from);
+        for (m, sums) in sums.into_iter().enumerate() {
+            let at = (row + m) * self.stride + from;
+            let out = &mut self.out[at..at + columns];
+            let bias = self.finish.bias.map(|bias| &bias[from..from + columns]);
+            let rest =
+                (self.finish.add).map(|rest| &rest[(row + m) * self.b.n + from..][..columns]);
+            let lanes = S::F32_LANES.min(columns);
+            for (i, mut sum) in sums.into_iter().enumerate() {
+                let part = i * lanes..columns.min((i + 1) * S::F32_LANES);
+                if part.is_empty() {
+                    break;
+                }
+                if let Some(bias) = bias {
+                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&bias[part.clone()]));
+                }
+                if let Some(rest) = rest {
+                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&rest[part.clone()]));
+                }
+                if self.finish.bend == Bend::Relu {
+                    sum = simd.max_f32s(sum, simd.splat_f32s(0.0));
+                }
+                simd.partial_store_f32s(&mut out[part], sum);
+            }
+            if matches!(self.finish.bend, Bend::Gelu | Bend::QuickGelu) {
+                self.finish.bend.apply(out);
+            }
+        }
+    }
+}
