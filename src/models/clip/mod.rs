@@ -10,6 +10,7 @@ mod attnpool;
 pub mod clean;
 pub mod config;
 pub mod folder;
+pub mod random;
 mod resnet;
 mod resnet_cpu;
 mod runner;

@@ -4,7 +4,9 @@
 //! it is summed; the right side lies in panels of that width, so that it is
 //! read in order; the left side needs no packing, one number of each row is
 //! read at a time. Rows are taken in blocks that stay in the second-level cache
-//! while panel after panel passes.
+//! while panel after panel passes. Long sums are made of partial ones, which
+//! keeps the panel in the first-level cache and rounds less: the error grows
+//! with the square root of their lengths.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -16,6 +18,8 @@ const TALL: usize = 12;
 const SHORT: usize = 6;
 /// Numbers of the left side that stay in the second-level cache.
 const BLOCK: usize = 96 << 10;
+/// Terms of a partial sum.
+const PART: usize = 256;
 
 /// The right side of a product, [k, n], in panels.
 #[derive(Clone, Debug)]
@@ -154,78 +158,87 @@ impl WithSimd for Product<'_> {
         let block = (BLOCK / k.max(1)).next_multiple_of(tall);
         for first in (0..self.m).step_by(block) {
             let last = (first + block).min(self.m);
-            for j in 0..self.b.n.div_ceil(self.b.width) {
-                let mut row = first;
-                if S::F32_LANES == 16 {
-                    row = self.rows::<S, TALL>(simd, row, last, j);
+            for part in (0..k.max(1)).step_by(PART) {
+                for j in 0..self.b.n.div_ceil(self.b.width) {
+                    let at = [j, part];
+                    let mut row = first;
+                    if S::F32_LANES == 16 {
+                        row = self.rows::<S, TALL>(simd, row, last, at);
+                    }
+                    row = self.rows::<S, SHORT>(simd, row, last, at);
+                    row = self.rows::<S, 3>(simd, row, last, at);
+                    self.rows::<S, 1>(simd, row, last, at);
                 }
-                row = self.rows::<S, SHORT>(simd, row, last, j);
-                row = self.rows::<S, 3>(simd, row, last, j);
-                self.rows::<S, 1>(simd, row, last, j);
             }
         }
     }
 }
 
 impl Product<'_> {
-    /// Tiles of `M` rows of panel `j` from `row` on, as long as they fit;
-    /// returns the next row.
+    /// Tiles of `M` rows from `row` on, as long as they fit, of a panel and a
+    /// part of the sums; returns the next row.
     #[inline(always)]
     fn rows<S: Simd, const M: usize>(
         &mut self,
         simd: S,
         mut row: usize,
         last: usize,
-        j: usize,
+        at: [usize; 2],
     ) -> usize {
         while row + M <= last {
-            self.tile::<S, M>(simd, row, j);
+            self.tile::<S, M>(simd, row, at);
             row += M;
         }
         row
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const M: usize>(&mut self, simd: S, row: usize, j: usize) {
+    fn tile<S: Simd, const M: usize>(&mut self, simd: S, row: usize, [j, part]: [usize; 2]) {
         let (k, width) = (self.b.k, self.b.width);
+        let end = (part + PART).min(k);
+        let terms = end - part;
         let rows: [&[f32]; M] =
-            std::array::from_fn(|m| &self.a.data[(row + m) * self.a.stride..][..k]);
-        let (panel, _) = S::as_simd_f32s(&self.b.panels[j * k * width..][..k * width]);
+            std::array::from_fn(|m| &self.a.data[(row + m) * self.a.stride + part..][..terms]);
+        let panel = &self.b.panels[(j * k + part) * width..][..terms * width];
+        let (panel, _) = S::as_simd_f32s(panel);
         let mut sums = [[simd.splat_f32s(0.0); 2]; M];
-        for (i, b) in panel.chunks_exact(2).enumerate().take(k) {
+        for (i, b) in panel.chunks_exact(2).enumerate().take(terms) {
             for m in 0..M {
                 let a = simd.splat_f32s(rows[m][i]);
                 sums[m][0] = simd.mul_add_e_f32s(a, b[0], sums[m][0]);
                 sums[m][1] = simd.mul_add_e_f32s(a, b[1], sums[m][1]);
             }
         }
+        let finish = if end == k { self.finish } else { Finish::PLAIN };
         let from = j * width;
         let columns = width.min(self.b.n - from);
         for (m, sums) in sums.into_iter().enumerate() {
             let at = (row + m) * self.stride + from;
             let out = &mut self.out[at..at + columns];
-            let bias = self.finish.bias.map(|bias| &bias[from..from + columns]);
-            let rest =
-                (self.finish.add).map(|rest| &rest[(row + m) * self.b.n + from..][..columns]);
+            let bias = finish.bias.map(|bias| &bias[from..from + columns]);
+            let rest = (finish.add).map(|rest| &rest[(row + m) * self.b.n + from..][..columns]);
             let lanes = S::F32_LANES.min(columns);
             for (i, mut sum) in sums.into_iter().enumerate() {
-                let part = i * lanes..columns.min((i + 1) * S::F32_LANES);
-                if part.is_empty() {
+                let columns_of = i * lanes..columns.min((i + 1) * S::F32_LANES);
+                if columns_of.is_empty() {
                     break;
                 }
+                if part > 0 {
+                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&out[columns_of.clone()]));
+                }
                 if let Some(bias) = bias {
-                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&bias[part.clone()]));
+                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&bias[columns_of.clone()]));
                 }
                 if let Some(rest) = rest {
-                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&rest[part.clone()]));
+                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&rest[columns_of.clone()]));
                 }
-                if self.finish.bend == Bend::Relu {
+                if finish.bend == Bend::Relu {
                     sum = simd.max_f32s(sum, simd.splat_f32s(0.0));
                 }
-                simd.partial_store_f32s(&mut out[part], sum);
+                simd.partial_store_f32s(&mut out[columns_of], sum);
             }
-            if matches!(self.finish.bend, Bend::Gelu | Bend::QuickGelu) {
-                self.finish.bend.apply(out);
+            if matches!(finish.bend, Bend::Gelu | Bend::QuickGelu) {
+                finish.bend.apply(out);
             }
         }
     }

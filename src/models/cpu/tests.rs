@@ -25,7 +25,7 @@ fn error(a: &[f32], b: &[f64]) -> f64 {
 #[test]
 fn a_product_equals_its_definition_at_every_remainder() {
     for m in [1, 2, 5, 12, 13, 29] {
-        for (k, n) in [(1, 1), (7, 5), (64, 32), (33, 70), (128, 64)] {
+        for (k, n) in [(1, 1), (7, 5), (64, 32), (33, 70), (128, 64), (600, 40)] {
             let (a, b) = (numbers(m * (k + 3), 1), numbers(n * k, 2));
             let (bias, rest) = (numbers(n, 3), numbers(m * n, 4));
             let packed = Packed::of_linear(&b, k, n);

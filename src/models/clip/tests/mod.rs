@@ -56,17 +56,25 @@ fn folder(name: &str) -> TempDir {
     folder
 }
 
-fn expected(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+/// Tensors by name with their shapes.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// The tensors of a packed file of fixtures.
+fn unpacked(path: &str) -> Tensors {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("expected.safetensors");
-    fs_err::write(&path, fixture(&format!("{name}/expected.safetensors.gz"))).unwrap();
-    let mut weights = Weights::open(&path).unwrap();
+    let file = folder.path().join("expected.safetensors");
+    fs_err::write(&file, fixture(path)).unwrap();
+    let mut weights = Weights::open(&file).unwrap();
     (weights.tensors().into_iter())
         .map(|t| {
             let values = weights.take_f32(&t.name, &t.shape).unwrap();
             (t.name, (t.shape, values))
         })
         .collect()
+}
+
+fn expected(name: &str) -> Tensors {
+    unpacked(&format!("{name}/expected.safetensors.gz"))
 }
 
 /// The bytes that `make.py` computes.

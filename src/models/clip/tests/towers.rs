@@ -17,7 +17,7 @@ use crate::models::{
 const FAMILIES: [&str; 5] = ["quick", "gelu", "rn_deep", "vit", "vit_custom"];
 
 /// A stage's name and its values as the reference has them.
-type Stages = Vec<(String, Vec<f32>)>;
+pub(super) type Stages = Vec<(String, Vec<f32>)>;
 
 fn with_source<R>(
     folder: &Path,
@@ -65,7 +65,7 @@ fn channels_first(x: &[f32], places: usize, channels: usize) -> Vec<f32> {
     out
 }
 
-fn image_stages(tower: &ImageTower, images: &[Rgb8], runner: &Runner) -> Stages {
+pub(super) fn image_stages(tower: &ImageTower, images: &[Rgb8], runner: &Runner) -> Stages {
     let prepared: Vec<Rgb8> = images.iter().map(|i| runner.prepare(i)).collect();
     let prepared: Vec<&Rgb8> = prepared.iter().collect();
     let mut stages = Stages::new();
@@ -111,7 +111,12 @@ fn image_stages(tower: &ImageTower, images: &[Rgb8], runner: &Runner) -> Stages 
 
 /// Rows of texts that end after different numbers of places, as padded to
 /// `places` for each; what is behind an end stays zero.
-fn text_stages(tower: &TextTower, texts: &[&Tokens], places: usize, width: usize) -> Stages {
+pub(super) fn text_stages(
+    tower: &TextTower,
+    texts: &[&Tokens],
+    places: usize,
+    width: usize,
+) -> Stages {
     let mut stages: Vec<Vec<f32>> = Vec::new();
     let ends: Vec<usize> = texts.iter().map(|text| text.end()).collect();
     let keep = |from: &dyn Fn(usize) -> usize, x: &[f32]| {
