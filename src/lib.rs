@@ -31,6 +31,7 @@ pub mod digest;
 pub mod models;
 pub mod node;
 pub mod nodes;
+pub mod pickle;
 pub mod pipeline;
 pub mod report;
 pub mod run;

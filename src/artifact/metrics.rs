@@ -73,7 +73,8 @@ pub struct MetricsTable {
 
 /// The outcome of an evaluation.
 ///
-/// Files: `metrics.json`, `predictions.safetensors` (`predictions`, `labels` i64 `[n]`).
+/// Files: `metrics.json`, `predictions.safetensors` (`predictions`, `labels` i64 `[n]`,
+/// `confidence` f32 `[n]`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metrics {
     /// The numbers.
@@ -82,6 +83,8 @@ pub struct Metrics {
     pub predictions: Vec<i64>,
     /// True class of each image.
     pub labels: Vec<i64>,
+    /// The softmax share of each prediction.
+    pub confidence: Vec<f32>,
 }
 
 impl Artifact for Metrics {
@@ -93,16 +96,14 @@ impl Artifact for Metrics {
         let bytes =
             |list: &[i64]| -> Vec<u8> { list.iter().flat_map(|x| x.to_le_bytes()).collect() };
         let (predictions, labels) = (bytes(&self.predictions), bytes(&self.labels));
-        let view = |data| {
-            safetensors::tensor::TensorView::new(
-                safetensors::Dtype::I64,
-                vec![self.predictions.len()],
-                data,
-            )
+        let confidence: Vec<u8> = (self.confidence.iter()).flat_map(|x| x.to_le_bytes()).collect();
+        let view = |dtype, data| {
+            safetensors::tensor::TensorView::new(dtype, vec![self.predictions.len()], data)
         };
         let tensors = vec![
-            ("labels", view(&labels)?),
-            ("predictions", view(&predictions)?),
+            ("labels", view(safetensors::Dtype::I64, &labels)?),
+            ("predictions", view(safetensors::Dtype::I64, &predictions)?),
+            ("confidence", view(safetensors::Dtype::F32, &confidence)?),
         ];
         Ok(vec![
             ("metrics.json".into(), json_bytes(&self.table)?),
@@ -132,13 +133,22 @@ impl Artifact for Metrics {
                 .collect())
         };
         let (predictions, labels) = (ints("predictions")?, ints("labels")?);
-        if predictions.len() != labels.len() {
-            bail!("`predictions` and `labels` differ in length");
+        let confidence = tensors.tensor("confidence")?;
+        ensure!(
+            confidence.dtype() == safetensors::Dtype::F32,
+            "`confidence` is not f32"
+        );
+        let confidence: Vec<f32> = (confidence.data().as_chunks::<4>().0.iter())
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
+        if predictions.len() != labels.len() || predictions.len() != confidence.len() {
+            bail!("`predictions`, `labels` and `confidence` differ in length");
         }
         Ok(Self {
             table: from_json("metrics.json", &read("metrics.json")?)?,
             predictions,
             labels,
+            confidence,
         })
     }
 }

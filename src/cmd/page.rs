@@ -203,9 +203,13 @@ fn file_name(table: &Table) -> String {
 
 /// Files of data sets and models: when none changed, their digests did not either.
 pub(super) fn leaf_files(graph: &Graph) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = graph.data.values().flat_map(data::files).collect();
+    let mut files = Vec::new();
+    for spec in graph.data.values() {
+        files.extend(data::files(spec)?);
+    }
     for model in graph.models.values() {
-        files.extend(node::files(&model.path, model.family)?);
+        let architecture = model.architecture.as_deref();
+        files.extend(node::files(&model.path, model.family, architecture)?);
     }
     Ok(files)
 }

@@ -15,7 +15,7 @@ use toml::{Spanned, de::DeValue};
 
 pub use self::{
     inputs::{ArtifactFiles, Input, Inputs},
-    model::{CLIP_CONFIG, CLIP_WEIGHTS, Family, ModelFolder, files},
+    model::{CLIP_CONFIG, CLIP_WEIGHTS, Family, ModelFolder, family, files},
     pool::{Models, id},
 };
 use crate::artifact::{Output, Type};
@@ -225,7 +225,9 @@ pub trait Node: Send + Sync {
     }
 
     /// Computes the values of `batch`, in order. Returning fewer values than
-    /// items is allowed once [`Ctx::stop`] says so.
+    /// items is allowed once [`Ctx::stop`] says so. An empty value says that an
+    /// item could not be computed: it is not kept, the others are, and
+    /// [`Node::finish`] tells.
     fn compute(
         &self,
         inputs: &Inputs,

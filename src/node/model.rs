@@ -14,14 +14,17 @@ use super::ArtifactFiles;
 use crate::{
     artifact::LabelUse,
     digest::{Digest, FileMemo},
-    models::clip::folder::{Checkpoint, Part},
+    models::clip::{
+        checkpoint::{Checkpoint, is_model},
+        folder::Part,
+    },
 };
 
 /// What a model folder holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// An open_clip folder: parts `image`, `text`, `scale`.
+    /// A CLIP model in any of the formats we read: parts `image`, `text`, `scale`.
     Clip,
     /// A Hugging Face folder of a causal language model: parts `weights`, `tokenizer`.
     Llm,
@@ -32,10 +35,12 @@ pub const CLIP_WEIGHTS: &str = "open_clip_model.safetensors";
 /// The configuration of an open_clip folder.
 pub const CLIP_CONFIG: &str = "open_clip_config.json";
 
-/// A model folder and how it is to be loaded.
+/// A model's files and how they are to be loaded.
 pub struct ModelFolder {
-    /// Where it is.
+    /// Where it is: a folder, or a file of weights.
     pub path: PathBuf,
+    /// The name of a CLIP model's architecture, where no file tells it.
+    pub architecture: Option<String>,
     /// `f32`, `f16` or `bf16`.
     pub dtype: String,
     /// What it is.
@@ -54,13 +59,20 @@ impl ModelFolder {
     ///
     /// # Errors
     /// When a file that the loader reads is missing or malformed; the message names it.
-    pub fn open(path: PathBuf, family: Family, dtype: &str, memo: &FileMemo) -> Result<Self> {
+    pub fn open(
+        path: PathBuf,
+        family: Family,
+        architecture: Option<&str>,
+        dtype: &str,
+        memo: &FileMemo,
+    ) -> Result<Self> {
         let parts = match family {
-            Family::Clip => clip_parts(&path, memo)?,
+            Family::Clip => clip_parts(&Checkpoint::open(&path, architecture)?, memo)?,
             Family::Llm => llm_parts(&path, memo)?,
         };
         Ok(Self {
             path,
+            architecture: architecture.map(str::to_owned),
             dtype: dtype.to_owned(),
             family,
             labels: Vec::new(),
@@ -74,7 +86,7 @@ impl ModelFolder {
     /// # Errors
     /// When they are no longer there or no longer a model.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        Checkpoint::open(&self.path, None)
+        Checkpoint::open(&self.path, self.architecture.as_deref())
     }
 
     /// Digests of the parts that a result can depend on.
@@ -99,15 +111,26 @@ impl ModelFolder {
     }
 }
 
-/// The files that a model of `family` in `folder` is read from.
+/// What seems to be at `path`; whether it is sound is found out when it is opened.
+pub fn family(path: &Path) -> Option<Family> {
+    if is_model(path) {
+        Some(Family::Clip)
+    } else if path.join("config.json").is_file() {
+        Some(Family::Llm)
+    } else {
+        None
+    }
+}
+
+/// The files that a model of `family` at `path` is read from.
 ///
 /// # Errors
 /// When the folder cannot be listed.
-pub fn files(folder: &Path, family: Family) -> Result<Vec<PathBuf>> {
+pub fn files(path: &Path, family: Family, architecture: Option<&str>) -> Result<Vec<PathBuf>> {
     match family {
-        Family::Clip => Ok(Checkpoint::open(folder, None)?.files().to_vec()),
+        Family::Clip => Ok(Checkpoint::open(path, architecture)?.files()),
         Family::Llm => {
-            let mut files: Vec<PathBuf> = fs_err::read_dir(folder)?
+            let mut files: Vec<PathBuf> = fs_err::read_dir(path)?
                 .filter_map(|entry| Some(entry.ok()?.path()))
                 .filter(|path| {
                     let name = path
@@ -133,9 +156,11 @@ const TOKENIZER_FILES: [&str; 3] = [
 
 /// `image` and `text` hold the tensors of a tower with the part of the
 /// configuration that it reads, `scale` the logit scale.
-fn clip_parts(folder: &Path, memo: &FileMemo) -> Result<BTreeMap<&'static str, Digest>> {
-    let checkpoint = Checkpoint::open(folder, None)?;
-    let tensors = clip_tensors(&checkpoint, memo)?;
+fn clip_parts(
+    checkpoint: &Checkpoint,
+    memo: &FileMemo,
+) -> Result<BTreeMap<&'static str, Digest>> {
+    let tensors = clip_tensors(checkpoint, memo)?;
     Ok(CLIP_PARTS
         .iter()
         .map(|(name, part)| {
@@ -181,7 +206,7 @@ fn clip_tensors(checkpoint: &Checkpoint, memo: &FileMemo) -> Result<Value> {
 /// `tokenizer` holds the tokenizer and chat template, `weights` all else.
 fn llm_parts(folder: &Path, memo: &FileMemo) -> Result<BTreeMap<&'static str, Digest>> {
     let mut parts = BTreeMap::from([("tokenizer", Vec::new()), ("weights", Vec::new())]);
-    for path in files(folder, Family::Llm)? {
+    for path in files(folder, Family::Llm, None)? {
         let name = path
             .file_name()
             .and_then(|n| n.to_str())

@@ -1,7 +1,10 @@
 //! `clip_encode`: embeddings of a split's images, or of texts built from a
 //! template, classes and attributes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use schemars::JsonSchema;
@@ -10,13 +13,17 @@ use serde_json::{Value, json};
 
 use crate::{
     artifact::{Answers, Artifact, Embeddings, LabelUse, Output, Row, Type},
+    data::Split,
     models::{clip::Tower, image::Rgb8},
     node::{Accept, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port},
-    nodes::template::{OneOrMany, Templates},
+    nodes::{
+        prompt_set::PromptSet,
+        template::{OneOrMany, Templates},
+    },
 };
 
 /// Raised when the numbers of one embedding change.
-const ITEM_VERSION: u32 = 1;
+const ITEM_VERSION: u32 = 2;
 
 /// Parameters of `clip_encode`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +34,10 @@ pub(super) struct ClipEncode {
     /// Several templates make an ensemble.
     #[serde(default)]
     prompts: OneOrMany,
+    /// A published set of templates in place of `prompts`: the 18 of CIFAR, the
+    /// 7 or the 80 of `ImageNet`.
+    #[serde(default)]
+    prompt_set: Option<PromptSet>,
     /// Leave out candidates that the class has already chosen.
     #[serde(default)]
     drop_chosen: bool,
@@ -54,7 +65,7 @@ impl Node for ClipEncode {
             hint: Some(hint.to_owned()),
         };
         let mut out = Vec::new();
-        let texts = !self.prompts.is_empty();
+        let texts = !self.prompts.is_empty() || self.prompt_set.is_some();
         match (ports.contains("images"), texts) {
             (true, true) => out.push(complain(
                 Some("prompts"),
@@ -64,7 +75,7 @@ impl Node for ClipEncode {
             (false, false) => out.push(complain(
                 None,
                 "there is nothing to encode",
-                "give `images` (a split such as \"cifar10.test\"), or `classes` and `prompts`",
+                "give `images` (a split such as \"cifar10.test\"), or `classes` and `prompts` or `prompt_set`",
             )),
             (false, true) if !ports.contains("classes") => out.push(complain(
                 Some("prompts"),
@@ -72,6 +83,13 @@ impl Node for ClipEncode {
                 "name a data set, a list of names, or a node: classes = \"cifar10\"",
             )),
             _ => {}
+        }
+        if !self.prompts.is_empty() && self.prompt_set.is_some() {
+            out.push(complain(
+                Some("prompt_set"),
+                "`prompts` and `prompt_set` are two ways to say the same",
+                "remove one of them",
+            ));
         }
         if ports.contains("images") {
             for port in ["classes", "chosen", "candidates"] {
@@ -84,7 +102,7 @@ impl Node for ClipEncode {
                 }
             }
         }
-        if let Err(error) = Templates::new(self.prompts.list()) {
+        if let Err(error) = Templates::new(self.templates()) {
             out.push(Complaint {
                 field: Some("prompts"),
                 message: format!("{error:#}"),
@@ -123,7 +141,7 @@ impl Node for ClipEncode {
         if inputs.has("images") {
             let split = inputs.split("images")?;
             return Ok((0..split.len())
-                .map(|i| (i, *split.image(i).digest().as_bytes()))
+                .map(|i| (i, *split.image_id(i).as_bytes()))
                 .filter(|(_, digest)| seen.insert(*digest))
                 .map(|(i, digest)| Item::new(digest, ImageTask(i)))
                 .collect());
@@ -139,7 +157,8 @@ impl Node for ClipEncode {
     }
 
     fn batch(&self) -> usize {
-        256
+        // Enough for every core to get a batch of its own.
+        std::thread::available_parallelism().map_or(256, |cores| 256.max(16 * cores.get()))
     }
 
     fn compute(
@@ -150,18 +169,22 @@ impl Node for ClipEncode {
         ctx: &mut Ctx<'_>,
     ) -> Result<Vec<Vec<u8>>> {
         let folder = inputs.model("model")?;
-        let (embeddings, dim) = if inputs.has("images") {
+        let rows: Vec<Vec<f32>> = if inputs.has("images") {
             let split = inputs.split("images")?;
-            let images: Vec<Rgb8> = batch
+            let places: Vec<usize> = batch
                 .iter()
                 .map(|item| {
                     let ImageTask(i) = item.task().context("an item of another kind")?;
-                    let pixels = split.image(*i);
-                    Rgb8::new(pixels.width, pixels.height, pixels.rgb)
+                    Ok(*i)
                 })
                 .collect::<Result<_>>()?;
             let clip = ctx.models()?.clip(folder, Tower::Image)?;
-            (clip.encode_images(&images)?, clip.embed_dim())
+            let rows = clip.encode_fetched(places.len(), &|i| {
+                let pixels = split.image(places[i])?;
+                Ok(Cow::Owned(Rgb8::new(pixels.width, pixels.height, pixels.rgb)?))
+            })?;
+            // The others are kept; `finish` names those that cannot be read.
+            rows.into_iter().map(Result::unwrap_or_default).collect()
         } else {
             let texts: Vec<String> = batch
                 .iter()
@@ -171,20 +194,21 @@ impl Node for ClipEncode {
                 })
                 .collect::<Result<_>>()?;
             let clip = ctx.models()?.clip(folder, Tower::Text)?;
-            (clip.encode_texts(&texts)?, clip.embed_dim())
+            let embeddings = clip.encode_texts(&texts)?;
+            embeddings.chunks_exact(clip.embed_dim()).map(<[f32]>::to_vec).collect()
         };
         ensure!(
-            embeddings.len() == batch.len() * dim,
-            "the model gave {} numbers for {} items of {dim}",
-            embeddings.len(),
+            rows.len() == batch.len(),
+            "the model gave {} rows for {} items",
+            rows.len(),
             batch.len()
         );
         ensure!(
-            embeddings.iter().all(|x| x.is_finite()),
+            rows.iter().flatten().all(|x| x.is_finite()),
             "the model gave a number that is not finite\nhint: check the weights, or use dtype = \"f32\""
         );
-        Ok(embeddings
-            .chunks_exact(dim)
+        Ok(rows
+            .iter()
             .map(|row| row.iter().flat_map(|x| x.to_le_bytes()).collect())
             .collect())
     }
@@ -205,10 +229,11 @@ impl Node for ClipEncode {
         };
         if inputs.has("images") {
             let split = inputs.split("images")?;
+            refuse_unreadable(split, done)?;
             let classes = split.classes().names().to_vec();
             let mut rows = Vec::with_capacity(split.len());
             for (i, label) in split.labels().iter().enumerate() {
-                push(split.image(i).digest().as_bytes())?;
+                push(split.image_id(i).as_bytes())?;
                 rows.push(Row {
                     image: Some(split.image_name(i)),
                     class: classes[*label].clone(),
@@ -246,10 +271,50 @@ impl Node for ClipEncode {
     }
 }
 
+/// How many unreadable images are named.
+const NAMED: usize = 20;
+
+/// Names the images that have no value, with the reason of each.
+fn refuse_unreadable(split: &Split, done: &Done) -> Result<()> {
+    let missing = done.list.iter().filter(|(_, value)| value.is_empty());
+    let reasons: Vec<String> = missing
+        .filter_map(|(item, _)| {
+            let ImageTask(i) = item.task()?;
+            let reason = match split.image(*i) {
+                Err(error) => format!("{error:#}"),
+                Ok(_) => format!("`{}` could not be read before", split.image_name(*i)),
+            };
+            Some(reason.replace("\nhint:", " —"))
+        })
+        .collect();
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    let more = match reasons.len().checked_sub(NAMED) {
+        Some(more) if more > 0 => format!("\n  and {more} more"),
+        _ => String::new(),
+    };
+    let shown: Vec<String> = reasons.iter().take(NAMED).map(|r| format!("\n  {r}")).collect();
+    bail!(
+        "{} of {} images cannot be read:{}{more}\nhint: mend them or move them away; the others are encoded and kept",
+        reasons.len(),
+        split.len(),
+        shown.concat()
+    )
+}
+
 impl ClipEncode {
+    /// The templates of either source.
+    fn templates(&self) -> &[String] {
+        match self.prompt_set {
+            Some(set) => set.templates(),
+            None => self.prompts.list(),
+        }
+    }
+
     /// Every text in row order (class, candidate, template), and the classes.
     fn rows(&self, inputs: &Inputs) -> Result<(Vec<Row>, Vec<String>)> {
-        let templates = Templates::new(self.prompts.list())?;
+        let templates = Templates::new(self.templates())?;
         let classes = inputs.classes("classes")?;
         let chosen = inputs.attributes("chosen")?;
         let answers: Option<Answers> = inputs.has("candidates").then(|| inputs.artifact("candidates")).transpose()?;
@@ -343,5 +408,14 @@ Example, one text for each class and candidate:
     chosen = "previous"
     candidates = "propose"
     prompts = "a photo of a {{ class }} because of {{ attributes | join(' and ') }}"
+
+Example, the standard ensemble of CIFAR (each class becomes the mean of its 18 texts
+where the embeddings are used, normalised before and after):
+
+    [nodes.ensemble]
+    kind = "clip_encode"
+    model = "clip"
+    classes = "cifar10"
+    prompt_set = "cifar18"      # or "imagenet7", "imagenet80"
 "#;
 }

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod in_memory;
+mod prompt_set;
 mod similarity;
 mod template;
 mod vectors;

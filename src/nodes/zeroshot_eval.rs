@@ -1,11 +1,11 @@
 //! `zeroshot_eval`: how many images are nearest to the text of their own class.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use anyhow::Result;
 use rayon::prelude::*;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     artifact::{
@@ -29,14 +29,80 @@ const CLASSES_FOR_TOP5: usize = 6;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ZeroshotEval {
-    /// Factor of the logits, scale · image · text. Being positive it changes no
-    /// prediction; it is stated because the study states it.
-    #[serde(default = "hundred")]
-    scale: f64,
+    /// Factor of the logits, scale · image · text: a number, or "model" for the
+    /// one that the model behind `model` learnt. It decides how sure a prediction
+    /// is (`confidence`), never which one it is.
+    #[serde(default)]
+    scale: Scale,
 }
 
-fn hundred() -> f64 {
-    100.0
+/// Where the logits' factor comes from; written as a number or as "model".
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scale {
+    Fixed(f64),
+    Model,
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self::Fixed(100.0)
+    }
+}
+
+impl Serialize for Scale {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Fixed(scale) => serializer.serialize_f64(*scale),
+            Self::Model => serializer.serialize_str("model"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Scale {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Scale;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number or \"model\"")
+            }
+
+            fn visit_f64<E>(self, scale: f64) -> Result<Scale, E> {
+                Ok(Scale::Fixed(scale))
+            }
+
+            fn visit_i64<E>(self, scale: i64) -> Result<Scale, E> {
+                Ok(Scale::Fixed(scale as f64))
+            }
+
+            fn visit_u64<E>(self, scale: u64) -> Result<Scale, E> {
+                Ok(Scale::Fixed(scale as f64))
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Scale, E> {
+                match word {
+                    "model" => Ok(Scale::Model),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Scale {
+    fn schema_name() -> Cow<'static, str> {
+        "Scale".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["number", "string"], "pattern": "^model$"})
+    }
 }
 
 /// What a classifier makes of one image.
@@ -44,6 +110,8 @@ struct Verdict {
     prediction: usize,
     /// Classes ahead of the label.
     ahead: usize,
+    /// The prediction's share in the softmax of the logits.
+    confidence: f32,
 }
 
 impl Node for ZeroshotEval {
@@ -51,26 +119,51 @@ impl Node for ZeroshotEval {
         Type::Metrics
     }
 
-    fn check(&self, _: &BTreeSet<&str>) -> Vec<Complaint> {
-        if self.scale > 0.0 && self.scale.is_finite() {
-            return Vec::new();
+    fn check(&self, ports: &BTreeSet<&str>) -> Vec<Complaint> {
+        let complain = |field, message: String, hint: &str| {
+            vec![Complaint {
+                field: Some(field),
+                message,
+                hint: Some(hint.to_owned()),
+            }]
+        };
+        match self.scale {
+            Scale::Fixed(scale) if !(scale > 0.0 && scale.is_finite()) => complain(
+                "scale",
+                format!("{scale} is no scale of logits"),
+                "CLIP's own is 100; it must be above 0",
+            ),
+            Scale::Model if !ports.contains("model") => complain(
+                "scale",
+                "no model is named whose scale it is".to_owned(),
+                "add `model = …`, the model that made the embeddings",
+            ),
+            Scale::Fixed(_) if ports.contains("model") => complain(
+                "model",
+                "the model matters only for its scale of logits".to_owned(),
+                "remove it, or say scale = \"model\"",
+            ),
+            _ => Vec::new(),
         }
-        vec![Complaint {
-            field: Some("scale"),
-            message: format!("{} is no scale of logits", self.scale),
-            hint: Some("CLIP's own is 100; it must be above 0".to_owned()),
-        }]
+    }
+
+    fn reads(&self, port: &str, _: &BTreeSet<&str>) -> Option<&'static [&'static str]> {
+        (port == "model").then_some(&["scale"])
     }
 
     fn finish(&self, inputs: &Inputs, _: &Done, _: &mut Ctx<'_>) -> Result<Output> {
         let images: Embeddings = inputs.artifact("images")?;
         sound("images", &images)?;
         let (labels, labels_of) = labels("images", &images)?;
+        let scale = match self.scale {
+            Scale::Fixed(scale) => scale,
+            Scale::Model => f64::from(inputs.model("model")?.checkpoint()?.logit_scale()?),
+        };
         let verdicts = |port: &str| -> Result<Vec<Verdict>> {
             let texts: Embeddings = inputs.artifact(port)?;
             sound(port, &texts)?;
             agree(("images", &images), (port, &texts))?;
-            Ok(judge(&images, &labels, &class_vectors(port, &texts)?))
+            Ok(judge(&images, &labels, &class_vectors(port, &texts)?, scale))
         };
         // The images' own labels chose them when the model was trained on them.
         let leaks = |ports: &[&str]| -> Result<bool> {
@@ -96,13 +189,19 @@ impl Node for ZeroshotEval {
             },
             predictions: found.iter().map(|v| v.prediction as i64).collect(),
             labels: labels.iter().map(|label| *label as i64).collect(),
+            confidence: found.iter().map(|v| v.confidence).collect(),
         }
         .output()
     }
 }
 
 /// Compares every image with every class; of equal classes the first is ahead.
-fn judge(images: &Embeddings, labels: &[usize], classes: &[Vec<f32>]) -> Vec<Verdict> {
+fn judge(
+    images: &Embeddings,
+    labels: &[usize],
+    classes: &[Vec<f32>],
+    scale: f64,
+) -> Vec<Verdict> {
     let rows: Vec<&[f32]> = images.data.chunks_exact(images.dim).collect();
     let columns: Vec<&[f32]> = classes.iter().map(Vec::as_slice).collect();
     rows.par_chunks(BLOCK)
@@ -117,15 +216,23 @@ fn judge(images: &Embeddings, labels: &[usize], classes: &[Vec<f32>]) -> Vec<Ver
                     let own = row[*label];
                     let before = row[..*label].iter().filter(|x| **x >= own);
                     let after = row[*label..].iter().filter(|x| **x > own);
+                    let prediction = argmax(row);
                     Verdict {
-                        prediction: argmax(row),
+                        prediction,
                         ahead: before.count() + after.count(),
+                        confidence: confidence(row, row[prediction], scale),
                     }
                 })
                 .collect();
             verdicts
         })
         .collect()
+}
+
+/// The share of the largest cosine in softmax(scale · cosines).
+fn confidence(cosines: &[f32], largest: f32, scale: f64) -> f32 {
+    let terms = cosines.iter().map(|x| (scale * f64::from(x - largest)).exp());
+    (1.0 / terms.sum::<f64>()) as f32
 }
 
 /// Accuracies and confusion without any comparison.
@@ -197,7 +304,7 @@ fn share(correct: u64, total: u64) -> Share {
 
 impl Kind for ZeroshotEval {
     const NAME: &'static str = "zeroshot_eval";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const PORTS: &'static [Port] = &[
         Port::required(
             "images",
@@ -214,6 +321,11 @@ impl Kind for ZeroshotEval {
             &[Accept::Artifact(Type::TextEmbeddings)],
             "Texts of each class for the paired comparison.",
         ),
+        Port::optional(
+            "model",
+            &[Accept::Clip],
+            "The model whose scale of logits `scale = \"model\"` means.",
+        ),
     ];
     const SUMMARY: &'static str = "measures zero-shot accuracy, overall and for each class";
     const DOC: &'static str = r#"Classifies every image as the class whose text is nearest (the largest of
@@ -229,7 +341,12 @@ When labels of the very images that are scored chose the prompts or trained the 
 the result says `selected_on_this_split` and there is no p-value: such an accuracy is
 too good by an unknown amount.
 
-Artifact: `metrics.json`; `predictions.safetensors` (`predictions`, `labels` i64 [n]).
+`scale`, 100 by default as in the study, or "model" for the factor that the model behind
+`model` learnt, decides how sure the predictions are: `confidence` is the predicted
+class's share in the softmax.
+
+Artifact: `metrics.json`; `predictions.safetensors` (`predictions`, `labels` i64 [n],
+`confidence` f32 [n]).
 
 Example:
 
@@ -259,7 +376,9 @@ mod tests {
     const NORTH: &[f32] = &[0.0, 1.0];
     const NEAR_EAST: &[f32] = &[0.8, 0.6];
     const NEAR_NORTH: &[f32] = &[0.6, 0.8];
-    const EVAL: ZeroshotEval = ZeroshotEval { scale: 100.0 };
+    const EVAL: ZeroshotEval = ZeroshotEval {
+        scale: Scale::Fixed(100.0),
+    };
 
     fn eval(ports: Vec<(&'static str, crate::node::Input)>) -> Result<Metrics> {
         let (metrics, used, _) = finish(&EVAL, ports)?;
@@ -455,11 +574,26 @@ mod tests {
             run(&unlabelled, &good),
             "the images of `images` have no labels"
         );
-        assert_eq!(
-            ZeroshotEval { scale: f64::NAN }
-                .check(&BTreeSet::new())
-                .len(),
-            1
-        );
+        let complaints = |scale, ports: &[&str]| {
+            let ports = ports.iter().copied().collect();
+            ZeroshotEval { scale }.check(&ports).len()
+        };
+        assert_eq!(complaints(Scale::Fixed(f64::NAN), &[]), 1);
+        assert_eq!(complaints(Scale::Model, &[]), 1, "whose?");
+        assert_eq!(complaints(Scale::Model, &["model"]), 0);
+        assert_eq!(complaints(Scale::Fixed(50.0), &["model"]), 1, "what for?");
+    }
+
+    #[test]
+    fn the_scale_is_a_number_or_the_models_and_decides_the_confidence() {
+        let read = |text: &str| serde_json::from_str::<ZeroshotEval>(text).map(|eval| eval.scale);
+        assert_eq!(read("{}").unwrap(), Scale::Fixed(100.0));
+        assert_eq!(read("{\"scale\": 50}").unwrap(), Scale::Fixed(50.0));
+        assert_eq!(read("{\"scale\": \"model\"}").unwrap(), Scale::Model);
+        assert!(read("{\"scale\": \"models\"}").is_err());
+        // exp(2 · 0.8) / (exp(2 · 0.8) + exp(2 · 0.6)).
+        let found = confidence(&[0.8, 0.6], 0.8, 2.0);
+        assert!((f64::from(found) - 0.598_687_660_112_452_1).abs() < 1e-7);
+        assert!((confidence(&[0.5, 0.5], 0.5, 100.0) - 0.5).abs() < 1e-7);
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     data::{self, DataSpec},
     diagnostic::{Diagnostic, Place, SourceText},
     digest::Digest,
-    node::Family,
+    node::{Family, family},
 };
 
 /// Number formats that a model can be held in.
@@ -39,7 +39,7 @@ enum Dtype {
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum FamilyName {
-    /// A folder of `open_clip`.
+    /// A CLIP model.
     Clip,
     /// A Hugging Face folder of a causal language model.
     Llm,
@@ -49,8 +49,13 @@ enum FamilyName {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ModelTable {
-    /// The folder, relative to the file that names it.
+    /// The folder, or a CLIP model's file of weights, relative to the file that
+    /// names it.
     path: PathBuf,
+    /// A CLIP model's architecture as `open_clip` names it, such as
+    /// "RN50-quickgelu", for weights without a configuration.
+    #[serde(default)]
+    architecture: Option<String>,
     /// Numbers of the weights; belongs to the model, never to the device.
     #[serde(default)]
     dtype: Dtype,
@@ -128,9 +133,23 @@ pub(super) fn data<'a>(
     sweep: &[Axis<'a>],
     found: &mut Findings,
 ) -> Vec<Named<DataSpec>> {
-    let read_one = |entry: &Entry<'a>, table, found: &mut Findings| {
+    let read_one = |entry: &Entry<'a>, table: DeTable<'a>, found: &mut Findings| {
         let what = format!("data set `{}`", entry.name);
+        let spans: Vec<(String, std::ops::Range<usize>)> = (table.iter())
+            .map(|(field, value)| (field.get_ref().to_string(), value.span()))
+            .collect();
         let mut spec: DataSpec = read(&subject(entry, &what), table, found)?;
+        if let Some(mistake) = spec.mistake() {
+            let span = (spans.iter())
+                .find(|(field, _)| *field == mistake.field)
+                .map_or(entry.header.clone(), |(_, span)| span.clone());
+            found.push(
+                Diagnostic::at(Place::new(&entry.source, span), mistake.message)
+                    .label("does not go with the rest")
+                    .hint(mistake.hint),
+            );
+            return None;
+        }
         spec.path = beside(&entry.source, &spec.path);
         Some(spec)
     };
@@ -155,7 +174,10 @@ pub(super) fn models<'a>(
             .map_or(entry.header.clone(), Spanned::span);
         let model: ModelTable = read(&subject(entry, &what), table, found)?;
         let path = beside(&entry.source, &model.path);
-        let detected = detect(&path);
+        let detected = match &model.architecture {
+            Some(_) if path.exists() => Some(Family::Clip),
+            _ => family(&path),
+        };
         let written = model.family.map(|family| match family {
             FamilyName::Clip => Family::Clip,
             FamilyName::Llm => Family::Llm,
@@ -163,7 +185,7 @@ pub(super) fn models<'a>(
         let absent_is_fine = model.digest.is_some() && written.is_some();
         let problem = (detected.is_none()
             && !absent_is_fine
-            && (written.is_none() || !path.is_dir()))
+            && (written.is_none() || !path.exists()))
         .then(|| {
             let shown = shown_beside(&entry.source.shown, &model.path);
             Box::new(not_a_model(
@@ -182,6 +204,7 @@ pub(super) fn models<'a>(
                 }
                 .to_owned(),
                 family: written.or(detected).unwrap_or(Family::Clip),
+                architecture: model.architecture,
                 digest: model.digest,
             },
             problem,
@@ -194,28 +217,22 @@ pub(super) fn models<'a>(
         .collect()
 }
 
-fn detect(path: &Path) -> Option<Family> {
-    if path.join("open_clip_config.json").is_file() {
-        Some(Family::Clip)
-    } else if path.join("config.json").is_file() {
-        Some(Family::Llm)
-    } else {
-        None
-    }
-}
-
 fn not_a_model(place: &Place, path: &Path, shown: &str) -> Diagnostic {
     if path.is_dir() {
         return Diagnostic::at(place.clone(), format!("`{shown}` is not a model folder"))
             .label("holds neither `open_clip_config.json` nor `config.json`")
-            .hint("a CLIP model has the first, a language model the second".to_owned());
+            .hint(
+                "a CLIP model has the first or, from transformers, the second, as a language model \
+                 has; for weights without either say `architecture = \"RN50-quickgelu\"`"
+                    .to_owned(),
+            );
     }
-    let state = if path.exists() {
-        "is not a folder"
-    } else {
-        "does not exist"
-    };
-    Diagnostic::at(place.clone(), format!("the model folder `{shown}` {state}"))
+    if path.is_file() {
+        return Diagnostic::at(place.clone(), format!("`{shown}` is not a model that is read"))
+            .label("neither safetensors nor a file of PyTorch")
+            .hint("download it again, or name the folder that it is in".to_owned());
+    }
+    Diagnostic::at(place.clone(), format!("the model `{shown}` does not exist"))
         .label("no model here")
         .hint(
             "put the model there, or pin it with `digest` and `family` to use stored results alone"
@@ -237,41 +254,14 @@ pub(super) fn check_data_files(
     let place = entry.table.get("path").map_or(entry.place(), |value| {
         Place::new(&entry.source, value.span())
     });
-    let shown = |path: &Path| {
-        std::env::current_dir()
-            .ok()
-            .and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned))
-            .unwrap_or_else(|| path.to_owned())
-            .display()
-            .to_string()
-    };
-    let hint = "put the data there, or pin it with `digest` to use stored results alone";
-    if !spec.path.is_dir() {
-        let message = format!(
-            "the folder `{}` of data set `{name}` does not exist",
-            shown(&spec.path)
-        );
+    if let Some(what) = data::absent(spec) {
         found.push(
-            Diagnostic::at(place, message)
-                .label("no data here")
-                .hint(hint.to_owned()),
-        );
-        return;
-    }
-    let absent: Vec<_> = data::files(spec)
-        .into_iter()
-        .filter(|file| !file.exists())
-        .collect();
-    if let Some(first) = absent.first() {
-        let more = match absent.len() {
-            1 => String::new(),
-            n => format!(" (and {} more files)", n - 1),
-        };
-        let message = format!("data set `{name}` lacks the file `{}`{more}", shown(first));
-        found.push(
-            Diagnostic::at(place, message)
-                .label("not all of it is here")
-                .hint(hint.to_owned()),
+            Diagnostic::at(place, format!("data set `{name}` lacks {what}"))
+                .label("no data here, or not all of it")
+                .hint(
+                    "put the data there, or pin it with `digest` to use stored results alone"
+                        .to_owned(),
+                ),
         );
     }
 }

@@ -108,12 +108,14 @@ pub struct Seen {
 /// An entry of `[models]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
-    /// Absolute folder.
+    /// Absolute folder, or file of weights.
     pub path: PathBuf,
     /// `f32`, `f16`, `bf16`.
     pub dtype: String,
     /// What its files say it is.
     pub family: Family,
+    /// The name of its architecture, where no file tells it.
+    pub architecture: Option<String>,
     /// `blake3:…` that it must have.
     pub digest: Option<crate::digest::Digest>,
 }

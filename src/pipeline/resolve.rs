@@ -302,16 +302,16 @@ impl Look<'_, '_, '_, '_> {
         if !self.no_picks(&named.name, picks) {
             return None;
         }
-        let known = splits(named.all().next()?.format);
+        let known = splits(named.all().next()?);
         if let Some(split) = split
-            && !known.contains(&split)
+            && !known.iter().any(|name| name == split)
         {
             let message = format!("data set `{}` has no split `{split}`", named.name);
             let names: Vec<_> = known
                 .iter()
                 .map(|s| format!("{}.{s}", named.name))
                 .collect();
-            let hint = match nearest(split, known.iter().copied()) {
+            let hint = match nearest(split, known.iter().map(String::as_str)) {
                 Some(near) => Some(format!("did you mean `{}.{near}`?", named.name)),
                 None if names.is_empty() => Some(format!("write `{}`", named.name)),
                 None => Some(format!("its splits: {}", quoted(&names))),

@@ -192,7 +192,11 @@ impl<'w, 'd, 'a> World<'w, 'd, 'a> {
                     } else if accepts.contains(&Accept::Split)
                         && let Some(spec) = self.data[*i].all().next()
                     {
-                        out.extend(splits(spec.format).iter().map(|s| format!("{name}.{s}")));
+                        let splits = splits(spec);
+                        if splits.is_empty() {
+                            out.push((*name).to_owned());
+                        }
+                        out.extend(splits.iter().map(|s| format!("{name}.{s}")));
                     }
                 }
                 Thing::Model(i) => {

@@ -249,7 +249,16 @@ fn run_items(
                 results.len(),
                 batch.len()
             );
-            let pack: Vec<(Digest, Vec<u8>)> = batch.iter().map(item_key).zip(results).collect();
+            let returned = results.len();
+            let (mut kept, mut pack) = (Vec::new(), Vec::new());
+            for ((i, item), value) in chunk.iter().zip(&batch).zip(results) {
+                if value.is_empty() {
+                    values.insert(*i, Arc::from([]));
+                } else {
+                    kept.push(*i);
+                    pack.push((item_key(item), value));
+                }
+            }
             // One file and one fsync a batch: what is finished survives a kill.
             if !pack.is_empty() {
                 store
@@ -259,13 +268,13 @@ fn run_items(
             computed += pack.len() as u64;
             send(Event::Batch {
                 node: job.id,
-                items: pack.len() as u64,
+                items: returned as u64,
             });
-            if pack.len() < batch.len() {
+            if returned < batch.len() {
                 bail!(Stopped);
             }
-            for (i, (_, value)) in chunk.iter().zip(pack) {
-                values.insert(*i, value.into());
+            for (i, (_, value)) in kept.into_iter().zip(pack) {
+                values.insert(i, value.into());
             }
         }
         for (i, item) in new.iter().enumerate() {

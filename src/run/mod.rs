@@ -252,7 +252,14 @@ impl Loop<'_> {
 
     /// Makes the key and asks the store; `None` is a hit.
     fn look_up(&mut self, id: NodeId, emit: &mut dyn FnMut(Event)) -> Result<Option<Job>> {
-        let inputs = self.resolver.inputs(id)?;
+        let inputs = self.resolver.inputs(id);
+        for message in self.resolver.take_warnings() {
+            emit(Event::Warning {
+                node: None,
+                message,
+            });
+        }
+        let inputs = inputs?;
         let recipes = &self.recipes;
         let fingerprint = Fingerprint::of(self.graph, id, &inputs, &|upstream| {
             recipes[upstream.index()].unwrap_or(Digest::from_bytes([0; 32]))

@@ -39,6 +39,7 @@ pub(super) struct Resolver<'a> {
     models: BTreeMap<String, Arc<ModelFolder>>,
     made_models: HashMap<Digest, Arc<ModelFolder>>,
     artifacts: Vec<Option<Made>>,
+    warnings: Vec<String>,
 }
 
 /// An artifact that is in the store.
@@ -59,6 +60,7 @@ impl<'a> Resolver<'a> {
             models: BTreeMap::new(),
             made_models: HashMap::new(),
             artifacts: vec![None; graph.nodes.len()],
+            warnings: Vec::new(),
         }
     }
 
@@ -129,7 +131,7 @@ impl<'a> Resolver<'a> {
             return Ok(Input::Model(folder.clone()));
         }
         let dtype = self.dtype_upstream(from);
-        let mut folder = ModelFolder::open(made.files.folder()?, Family::Clip, &dtype, self.memo)?;
+        let mut folder = ModelFolder::open(made.files.folder()?, Family::Clip, None, &dtype, self.memo)?;
         folder.labels = made.manifest.labels.iter().cloned().collect();
         folder.keep = Some(made.files.clone());
         let folder = Arc::new(folder);
@@ -152,6 +154,11 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// What the data sets opened since the last call have to say.
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
     /// Identity of the loaded model behind the `[models]` entry `name`, if it was opened.
     pub(super) fn model_id(&self, name: &str) -> Option<String> {
         self.models.get(name).map(|folder| crate::node::id(folder))
@@ -167,8 +174,11 @@ impl<'a> Resolver<'a> {
             .get(name)
             .with_context(|| format!("there is no data set `{name}`"))?;
         let set = Arc::new(
-            DataSet::open(spec).with_context(|| format!("failed to open data set `{name}`"))?,
+            DataSet::open(spec, self.memo)
+                .with_context(|| format!("failed to open data set `{name}`"))?,
         );
+        let about = |warning: &String| format!("data set `{name}`: {warning}");
+        self.warnings.extend(set.warnings().iter().map(about));
         self.data.insert(name.to_owned(), set.clone());
         Ok(set)
     }
@@ -182,7 +192,9 @@ impl<'a> Resolver<'a> {
             .models
             .get(name)
             .with_context(|| format!("there is no model `{name}`"))?;
-        let model = ModelFolder::open(spec.path.clone(), spec.family, &spec.dtype, self.memo)
+        let architecture = spec.architecture.as_deref();
+        let path = spec.path.clone();
+        let model = ModelFolder::open(path, spec.family, architecture, &spec.dtype, self.memo)
             .with_context(|| format!("failed to open model `{name}`"))?;
         if let Some(pinned) = spec.digest
             && pinned != model.digest()

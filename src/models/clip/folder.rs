@@ -1,28 +1,19 @@
-//! A CLIP model on disk: found, read under plain names, checked, written.
+//! The parts of a CLIP model, every tensor that it needs, and the folder that it
+//! is written to.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use burn::tensor::{DType, TensorData};
 use serde_json::{Value, json};
 
 use super::{
     attnpool,
-    config::{self, CONFIG_FILE, Config, ImageConfig, MAX_FILE},
+    checkpoint::Checkpoint,
+    config::{self, CONFIG_FILE, Config, ImageConfig},
     resnet, text, vit,
 };
-use crate::models::weights::{self, Expected, RawTensor, Weights, read_small};
-
-/// Where `open_clip` puts weights, best first.
-const WEIGHT_FILES: [&str; 4] = [
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "model.safetensors",
-];
+use crate::models::weights::{self, Expected, RawTensor};
 
 /// What a result can depend on by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,93 +76,6 @@ impl Part {
     }
 }
 
-/// A model's files and what they say of its shape.
-#[derive(Clone, Debug)]
-pub struct Checkpoint {
-    config: Config,
-    files: Vec<PathBuf>,
-    weights: PathBuf,
-}
-
-impl Checkpoint {
-    /// Finds the model at `path`.
-    ///
-    /// # Errors
-    /// When there is no file of weights or no configuration that we read; the
-    /// message names what was looked for.
-    pub fn open(path: &Path, architecture: Option<&str>) -> Result<Self> {
-        let _ = architecture;
-        let folder = path;
-        let found = WEIGHT_FILES
-            .iter()
-            .map(|name| folder.join(name))
-            .find(|path| path.exists());
-        let Some(weights) = found else {
-            bail!(
-                "find `{}` in `{}`\nhint: x",
-                WEIGHT_FILES[0],
-                folder.display()
-            )
-        };
-        let path = folder.join(CONFIG_FILE);
-        let bytes = read_small(&path, MAX_FILE)?;
-        let config =
-            config::open_clip(&bytes).with_context(|| format!("read `{}`", path.display()))?;
-        Ok(Self {
-            config,
-            files: vec![path, weights.clone()],
-            weights,
-        })
-    }
-
-    /// The model's shape.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The file of weights.
-    pub fn path(&self) -> &Path {
-        &self.weights
-    }
-
-    /// Every file that loading the model reads.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
-    }
-
-    /// Opens the weights under their plain names: those of `open_clip`, without
-    /// the prefixes of wrappers (`module.`) and of `CustomTextCLIP` (`text.`),
-    /// and without counters and masks that inference does not use.
-    ///
-    /// # Errors
-    /// When they break their format.
-    pub fn weights(&self) -> Result<Weights> {
-        let mut weights = Weights::open(&self.weights)?;
-        weights.rename(plain)?;
-        weights.ignore(|name| name.ends_with(".num_batches_tracked") || name == "attn_mask");
-        Ok(weights)
-    }
-
-    /// Opens the weights and compares every tensor with the configuration.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::weights`]; also names every tensor that is missing, left
-    /// over or of another shape.
-    pub(super) fn checked(&self) -> Result<Weights> {
-        let weights = self.weights()?;
-        let mut all = expected(&self.config);
-        // open_clip can also store the scale as a list of one.
-        let scale = if weights.shape("logit_scale") == Some(&[1]) {
-            vec![1]
-        } else {
-            vec![]
-        };
-        all.push(("logit_scale".to_owned(), scale));
-        weights.check(&all)?;
-        Ok(weights)
-    }
-}
-
 /// Every tensor of both towers.
 pub(super) fn expected(config: &Config) -> Vec<Expected> {
     let embed = config.embed_dim;
@@ -185,12 +89,6 @@ pub(super) fn expected(config: &Config) -> Vec<Expected> {
     };
     all.extend(text::expected(config));
     all
-}
-
-/// A tensor's name without prefixes.
-fn plain(name: &str) -> String {
-    let name = name.strip_prefix("module.").unwrap_or(name);
-    name.strip_prefix("text.").unwrap_or(name).to_owned()
 }
 
 /// Writes a model folder in `open_clip`'s layout: the model in `source` with the tensors of `trained`
@@ -210,6 +108,7 @@ pub fn write_folder(
         .iter()
         .map(|(name, data)| (name.as_str(), data))
         .collect();
+    // Weights may have come in several types; a trained one is f32.
     let mut tensors = Vec::new();
     let mut replaced = BTreeMap::new();
     for raw in weights.tensors() {
@@ -239,12 +138,12 @@ pub fn write_folder(
     if let Some(name) = trained.keys().next() {
         bail!(
             "write `{name}`: `{}` has no such tensor",
-            source.weights.display()
+            source.path().display()
         );
     }
     fs_err::create_dir_all(dest)?;
     weights::write(
-        &dest.join(WEIGHT_FILES[0]),
+        &dest.join("open_clip_model.safetensors"),
         tensors,
         |tensor| match replaced.remove(&tensor.name) {
             Some(bytes) => Ok(RawTensor {
@@ -256,7 +155,7 @@ pub fn write_folder(
             None => weights.raw(&tensor.name),
         },
     )?;
-    let config = serde_json::to_string_pretty(&config::to_open_clip(&source.config)?)?;
+    let config = serde_json::to_string_pretty(&config::to_open_clip(source.config())?)?;
     fs_err::write(dest.join(CONFIG_FILE), config + "\n")?;
     Ok(())
 }

@@ -7,9 +7,11 @@
 //! kernels, everywhere else over burn.
 
 mod attnpool;
+pub mod checkpoint;
 pub mod clean;
 pub mod config;
 pub mod folder;
+mod hugging_face;
 pub mod random;
 mod resnet;
 mod resnet_cpu;
@@ -34,7 +36,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use self::{
     config::Config,
-    folder::Checkpoint,
+    checkpoint::Checkpoint,
     runner::{CPU_TEXTS, Runner},
     tensors::Source,
     tokenizer::{Tokenizer, Tokens},
@@ -97,8 +99,7 @@ impl Clip {
         );
         let config = checkpoint.config().clone();
         let mut weights = checkpoint.checked()?;
-        let shape = weights.shape("logit_scale").unwrap_or_default().to_vec();
-        let scale = weights.take_f32("logit_scale", &shape)?[0].exp();
+        let scale = checkpoint::logit_scale(&mut weights)?;
         let runner = Runner::new(&config, dtype, device)?;
         let source = &mut Source {
             weights: &mut weights,

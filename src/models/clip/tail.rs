@@ -19,7 +19,8 @@ use burn::{
 use super::{
     attnpool::{self, AttentionPool},
     config::{Activation, Config, ImageConfig, ResnetConfig},
-    folder::{self, Checkpoint},
+    checkpoint::Checkpoint,
+    folder,
     resnet::{Bottleneck, Conv, Place},
     runner::{CPU_TEXTS, Runner},
     tensors::{Scaling, Source},

@@ -9,7 +9,7 @@ use burn::{
 };
 
 use super::{
-    folder::Checkpoint,
+    checkpoint::Checkpoint,
     tail::{ClipTrunk, ImageTail, Named, Split, TextTail, export, param_id},
 };
 use crate::models::{

@@ -8,30 +8,19 @@
 
 use std::{collections::BTreeMap, fmt, io::Read};
 
-use safetensors::{Dtype, tensor::TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, Visitor},
 };
 
+use super::view::{Entry, Part};
+
 /// The longest header read, in bytes. A 70B model's has about 0.1 MiB.
 pub(super) const MAX_HEADER: u64 = 16 << 20;
 
 /// The most dimensions of a tensor.
-const MAX_RANK: usize = 8;
-
-/// A tensor's type, shape and place in its file.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    /// Element type.
-    pub dtype: Dtype,
-    /// Dimensions, outermost first; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// First byte, counted from the start of the file.
-    pub offset: u64,
-    /// Length in bytes.
-    pub len: usize,
-}
+pub(super) const MAX_RANK: usize = 8;
 
 /// Reads and checks the header of a file of `size` bytes.
 ///
@@ -97,8 +86,12 @@ fn place(
         let entry = Entry {
             dtype: info.dtype,
             shape: info.shape,
-            offset: start.saturating_add(from as u64),
-            len: to - from,
+            parts: vec![Part {
+                file: 0,
+                offset: start.saturating_add(from as u64),
+                len: to - from,
+                dims: None,
+            }],
         };
         entries.insert(name, entry);
     }

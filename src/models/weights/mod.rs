@@ -1,16 +1,28 @@
-//! Strict reading of safetensors: every tensor is expected, none is left over.
+//! Strict reading of weights: every tensor is expected, none is left over.
 //!
-//! Headers are checked against the file before anything is allocated, tensors
-//! are read one at a time with plain reads, and a mistake names the file and
-//! every tensor concerned. The element types read are F32, F16 and BF16.
+//! Safetensors and everything that `PyTorch` writes are read alike: state dicts
+//! of `torch.save`, in archives or before them, and `TorchScript` modules.
+//! Pickles are read as data; nothing in a file is executed. What a file claims
+//! is checked against its size before anything is allocated, tensors are read
+//! one at a time with plain reads, and a mistake names the file and every tensor
+//! concerned. The element types read are F32, F16 and BF16.
 
+mod archive;
+mod derive;
 mod error;
 mod header;
+mod legacy;
+mod official;
+mod open;
+mod script;
+mod torch;
+mod view;
 mod write;
+mod zip;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{Read, Seek, SeekFrom},
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -18,29 +30,51 @@ use burn::tensor::{DType, TensorData};
 use fs_err::File;
 use half::{bf16, f16};
 use safetensors::Dtype;
-use serde::Deserialize;
 
 pub use error::{Problem, WeightsError};
-use header::Entry;
+pub use official::official;
+pub(crate) use open::read_small;
+use view::Entry;
 pub use write::{Tensor, write};
 
 /// A name and the shape expected under it.
 pub type Expected = (String, Vec<usize>);
 
-/// The most files that one model may be split into.
-const MAX_SHARDS: usize = 1000;
+/// What a file of weights is, told from its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Hugging Face's safetensors.
+    Safetensors,
+    /// A state dict in the archive that `torch.save` writes.
+    Torch,
+    /// A state dict as `torch.save` wrote it before release 1.6.
+    TorchLegacy,
+    /// A module in the archive that `torch.jit.save` writes.
+    TorchScript,
+}
 
-/// How many bytes are converted at a time.
-const PIECE: usize = 1 << 20;
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::Torch => "PyTorch",
+            Self::TorchLegacy => "PyTorch before 1.6",
+            Self::TorchScript => "TorchScript",
+        })
+    }
+}
 
 /// The open file or files of one model's weights.
 #[derive(Debug)]
 pub struct Weights {
     /// The file, or the index of a sharded one; named in errors.
     path: PathBuf,
+    format: Format,
     files: Vec<File>,
-    /// Tensors not taken yet, with the position of their file.
-    tensors: BTreeMap<String, (usize, Entry)>,
+    /// Tensors not taken yet.
+    tensors: BTreeMap<String, Entry>,
+    integers: BTreeMap<String, i64>,
+    skipped: Vec<String>,
 }
 
 /// A tensor as it lies in the file, for whoever computes a digest of a part of
@@ -58,73 +92,49 @@ pub struct RawTensor {
 }
 
 impl Weights {
-    /// Opens one safetensors file.
+    /// Opens one file of weights, whatever its name: its first bytes tell the
+    /// [`Format`].
     ///
     /// # Errors
-    /// When it cannot be read or breaks the format in any way.
+    /// When it cannot be read, breaks its format in any way, or holds no state
+    /// dict.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
-        let (file, entries) = open_checked(path)?;
-        let tensors = entries.into_iter().map(|(k, e)| (k, (0, e))).collect();
-        Ok(Self {
-            path: path.to_owned(),
-            files: vec![file],
-            tensors,
-        })
+        open::single(path)
     }
 
-    /// Opens the files named by `model.safetensors.index.json` in `folder`.
+    /// Opens the files named by `model.safetensors.index.json` in `folder`, or
+    /// by `pytorch_model.bin.index.json` if there is no such file.
     ///
     /// # Errors
     /// As [`Weights::open`]; also when the index and the files disagree, or the
     /// index names a file outside `folder`.
     pub fn open_sharded(folder: &Path) -> Result<Self, WeightsError> {
-        #[derive(Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
-        let path = folder.join("model.safetensors.index.json");
-        let malformed = |reason: String| WeightsError::Malformed {
-            path: path.clone(),
-            reason,
-        };
-        let index: Index = serde_json::from_slice(&read_small(&path, header::MAX_HEADER)?)
-            .map_err(|error| malformed(format!("it is not a safetensors index: {error}")))?;
-        let shards: BTreeSet<&String> = index.weight_map.values().collect();
-        if shards.len() > MAX_SHARDS {
-            return Err(malformed(format!("it names {} files", shards.len())));
-        }
-        let mut files = Vec::new();
-        let mut tensors = BTreeMap::new();
-        for shard in shards {
-            if Path::new(shard).file_name().and_then(|n| n.to_str()) != Some(shard) {
-                return Err(malformed(format!("`{shard}` is not a plain file name")));
-            }
-            let (file, entries) = open_checked(&folder.join(shard))?;
-            for (name, entry) in entries {
-                if index.weight_map.get(&name) != Some(shard) {
-                    return Err(malformed(format!(
-                        "tensor `{name}` is in `{shard}`, where the index does not put it"
-                    )));
-                }
-                tensors.insert(name, (files.len(), entry));
-            }
-            files.push(file);
-        }
-        if let Some((name, shard)) =
-            (index.weight_map.iter()).find(|(k, _)| !tensors.contains_key(*k))
-        {
-            return Err(malformed(format!("tensor `{name}` is not in `{shard}`")));
-        }
-        Ok(Self {
-            path,
-            files,
-            tensors,
-        })
+        open::sharded(folder)
     }
 
     /// The file, or the index of a sharded one.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the file is, or the first of the files.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whole numbers that describe the model rather than belong to it: the
+    /// scalars `input_resolution`, `context_length` and `vocab_size` of `OpenAI`'s
+    /// files, which are not among the tensors, and whole numbers among a
+    /// `TorchScript` module's own attributes.
+    pub fn integers(&self) -> &BTreeMap<String, i64> {
+        &self.integers
+    }
+
+    /// The names of what the file holds besides: entries of a state dict that
+    /// are no tensors, and attributes of a `TorchScript` module that its
+    /// `state_dict()` would not list.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
     }
 
     /// The names of the tensors not taken yet, in order.
@@ -134,7 +144,7 @@ impl Weights {
 
     /// The shape of a tensor that is still there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|(_, e)| e.shape.as_slice())
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
     /// Forgets tensors that the model has no use for, such as counters.
@@ -151,10 +161,9 @@ impl Weights {
         for (name, entry) in std::mem::take(&mut self.tensors) {
             let new = new(&name);
             if renamed.contains_key(&new) {
-                return Err(WeightsError::Malformed {
-                    path: self.path.clone(),
-                    reason: format!("two tensors stand for `{new}`, one of them is `{name}`"),
-                });
+                return Err(self.malformed(format!(
+                    "two tensors stand for `{new}`, one of them is `{name}`"
+                )));
             }
             renamed.insert(new, entry);
         }
@@ -188,12 +197,10 @@ impl Weights {
     ) -> Result<TensorData, WeightsError> {
         self.mismatch(self.problem(name, shape).into_iter().collect())?;
         // `problem` has just found it.
-        let Some((file, entry)) = self.tensors.remove(name) else {
+        let Some(entry) = self.tensors.remove(name) else {
             return Err(std::io::Error::from(std::io::ErrorKind::NotFound).into());
         };
-        let file = &mut self.files[file];
-        file.seek(SeekFrom::Start(entry.offset))?;
-        convert(file, &entry, dtype)
+        convert(&mut self.files, &entry, dtype)
     }
 
     /// Takes a tensor out as f32 values in row-major order.
@@ -217,7 +224,7 @@ impl Weights {
     /// What is known of every tensor that is still there, in name order.
     pub fn tensors(&self) -> Vec<Tensor> {
         (self.tensors.iter())
-            .map(|(name, (_, entry))| Tensor {
+            .map(|(name, entry)| Tensor {
                 name: name.clone(),
                 dtype: entry.dtype.to_string(),
                 shape: entry.shape.clone(),
@@ -231,16 +238,11 @@ impl Weights {
     /// # Errors
     /// When it is missing or reading fails.
     pub fn raw(&mut self, name: &str) -> Result<RawTensor, WeightsError> {
-        let Some((file, entry)) = self.tensors.get(name) else {
-            return Err(WeightsError::Malformed {
-                path: self.path.clone(),
-                reason: format!("it has no tensor `{name}`"),
-            });
+        let Some(entry) = self.tensors.get(name) else {
+            return Err(self.missing(name));
         };
-        let file = &mut self.files[*file];
-        file.seek(SeekFrom::Start(entry.offset))?;
-        let mut bytes = vec![0; entry.len];
-        file.read_exact(&mut bytes)?;
+        let mut bytes = Vec::with_capacity(entry.len());
+        entry.read(&mut self.files, |piece| bytes.extend_from_slice(piece))?;
         Ok(RawTensor {
             name: name.to_owned(),
             dtype: entry.dtype.to_string(),
@@ -263,6 +265,17 @@ impl Weights {
         names.into_iter().map(|name| self.raw(&name))
     }
 
+    fn malformed(&self, reason: String) -> WeightsError {
+        WeightsError::Malformed {
+            path: self.path.clone(),
+            reason,
+        }
+    }
+
+    fn missing(&self, name: &str) -> WeightsError {
+        self.malformed(format!("it has no tensor `{name}`"))
+    }
+
     fn problem(&self, name: &str, shape: &[usize]) -> Option<Problem> {
         let name = name.to_owned();
         match self.tensors.get(&name) {
@@ -270,12 +283,12 @@ impl Weights {
                 name,
                 shape: shape.to_vec(),
             }),
-            Some((_, entry)) if entry.shape != shape => Some(Problem::Shape {
+            Some(entry) if entry.shape != shape => Some(Problem::Shape {
                 name,
                 expected: shape.to_vec(),
                 found: entry.shape.clone(),
             }),
-            Some((_, entry)) if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
+            Some(entry) if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
                 Some(Problem::Dtype {
                     name,
                     found: entry.dtype.to_string(),
@@ -287,7 +300,7 @@ impl Weights {
 
     fn left(&self, extra: impl Fn(&str) -> bool) -> impl Iterator<Item = Problem> {
         let extras = self.tensors.iter().filter(move |(name, _)| extra(name));
-        extras.map(|(name, (_, entry))| Problem::Extra {
+        extras.map(|(name, entry)| Problem::Extra {
             name: name.clone(),
             shape: entry.shape.clone(),
         })
@@ -304,74 +317,31 @@ impl Weights {
     }
 }
 
-/// Opens a file and checks its header.
-fn open_checked(path: &Path) -> Result<(File, BTreeMap<String, Entry>), WeightsError> {
-    let malformed = |reason| WeightsError::Malformed {
-        path: path.to_owned(),
-        reason,
-    };
-    // Opening a pipe would wait for ever, so the kind of file comes first.
-    let metadata = fs_err::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(malformed("it is not a file".to_owned()));
-    }
-    let mut file = File::open(path)?;
-    let entries = header::read(&mut file, metadata.len()).map_err(malformed)?;
-    Ok((file, entries))
-}
-
-/// Reads a whole file that must not be longer than `most` bytes.
-pub(crate) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>, WeightsError> {
-    let malformed = |reason| WeightsError::Malformed {
-        path: path.to_owned(),
-        reason,
-    };
-    let metadata = fs_err::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(malformed("it is not a file".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(malformed(format!(
-            "it is longer than the {most} bytes allowed"
-        )));
-    }
-    Ok(bytes)
-}
-
-/// Reads one tensor from where `file` stands, converting piece by piece.
-fn convert(file: &mut impl Read, entry: &Entry, dtype: DType) -> Result<TensorData, WeightsError> {
+/// Reads one tensor, converting piece by piece.
+fn convert(files: &mut [File], entry: &Entry, dtype: DType) -> Result<TensorData, WeightsError> {
     let shape = entry.shape.clone();
     Ok(match dtype {
-        DType::F16 => TensorData::new(floats(file, entry, f16::from_f32)?, shape),
-        DType::BF16 => TensorData::new(floats(file, entry, bf16::from_f32)?, shape),
-        _ => TensorData::new(floats(file, entry, |x| x)?, shape).convert_dtype(dtype),
+        DType::F16 => TensorData::new(floats(files, entry, f16::from_f32)?, shape),
+        DType::BF16 => TensorData::new(floats(files, entry, bf16::from_f32)?, shape),
+        _ => TensorData::new(floats(files, entry, |x| x)?, shape).convert_dtype(dtype),
     })
 }
 
 /// Every element of a tensor through f32, which is exact for the three types.
-fn floats<T>(
-    file: &mut impl Read,
-    entry: &Entry,
-    to: impl Fn(f32) -> T,
-) -> std::io::Result<Vec<T>> {
+fn floats<T>(files: &mut [File], entry: &Entry, to: impl Fn(f32) -> T) -> std::io::Result<Vec<T>> {
     let width = entry.dtype.bitsize() / 8;
-    let mut values = Vec::with_capacity(entry.len / width);
-    let mut piece = vec![0; PIECE.min(entry.len)];
-    let mut left = entry.len;
-    while left > 0 {
-        let piece = &mut piece[..PIECE.min(left)];
-        file.read_exact(piece)?;
-        left -= piece.len();
-        match entry.dtype {
-            Dtype::F16 => values
-                .extend((piece.as_chunks().0.iter()).map(|&b| to(f16::from_le_bytes(b).to_f32()))),
-            Dtype::BF16 => values
-                .extend((piece.as_chunks().0.iter()).map(|&b| to(bf16::from_le_bytes(b).to_f32()))),
-            _ => values.extend((piece.as_chunks().0.iter()).map(|&b| to(f32::from_le_bytes(b)))),
+    let mut values = Vec::with_capacity(entry.len() / width);
+    entry.read(files, |piece| match entry.dtype {
+        Dtype::F16 => {
+            let halves = piece.as_chunks().0.iter();
+            values.extend(halves.map(|&b| to(f16::from_le_bytes(b).to_f32())));
         }
-    }
+        Dtype::BF16 => {
+            let halves = piece.as_chunks().0.iter();
+            values.extend(halves.map(|&b| to(bf16::from_le_bytes(b).to_f32())));
+        }
+        _ => values.extend((piece.as_chunks().0.iter()).map(|&b| to(f32::from_le_bytes(b)))),
+    })?;
     Ok(values)
 }
 

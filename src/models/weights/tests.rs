@@ -1,5 +1,9 @@
 //! Sound files are read exactly; every kind of broken one is refused by name.
 
+mod derive;
+mod hostile;
+mod torch;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -61,7 +65,7 @@ fn every_float_type_and_a_scalar_are_read_exactly() {
 
 #[test]
 fn a_file_longer_than_one_piece_is_read_whole() {
-    let n = PIECE / 4 + 7;
+    let n = view::PIECE / 4 + 7;
     let data: Vec<u8> = (0..n).flat_map(|i| (i as f32).to_le_bytes()).collect();
     let header = json!({"x": {"dtype": "F32", "shape": [n], "data_offsets": [0, 4 * n]}});
     let values = open(&described(&header, &data))
@@ -292,7 +296,7 @@ fn shards_are_joined_and_an_index_that_lies_is_refused() {
         ),
         (json!({"a": "../1.safetensors"}), "not a plain file name"),
         (json!({"a": "3.safetensors"}), "3.safetensors"),
-        (json!(["a"]), "not a safetensors index"),
+        (json!(["a"]), "not an index of weights"),
     ] {
         let message = open(map).unwrap_err().to_string();
         assert!(message.contains(reason), "{reason}: {message}");

@@ -185,7 +185,7 @@ impl Node for Finetune {
             let images: Vec<Rgb8> = chunk
                 .iter()
                 .map(|i| {
-                    let pixels = train.image(*i);
+                    let pixels = train.image(*i)?;
                     Rgb8::new(pixels.width, pixels.height, pixels.rgb)
                 })
                 .collect::<Result<_>>()?;

@@ -6,7 +6,7 @@ mod folders;
 mod full;
 mod towers;
 
-use std::{collections::BTreeMap, io::Read};
+use std::{collections::BTreeMap, io::Read, path::PathBuf};
 
 use flate2::read::GzDecoder;
 use tempfile::TempDir;
@@ -38,8 +38,7 @@ fn fixture(path: &str) -> Vec<u8> {
 /// The model `name` as its user would have it, every file unpacked.
 fn folder(name: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let root = format!("{}/tests/fixtures/clip/{name}", env!("CARGO_MANIFEST_DIR"));
-    for entry in fs_err::read_dir(root).unwrap() {
+    for entry in fs_err::read_dir(root_of(name)).unwrap() {
         let path = entry.unwrap().path();
         let file = path.file_name().unwrap().to_str().unwrap();
         if file.starts_with("expected") || path.is_dir() {
@@ -53,7 +52,25 @@ fn folder(name: &str) -> TempDir {
             None => drop(fs_err::copy(&path, folder.path().join(file)).unwrap()),
         }
     }
+    if name == "bin" {
+        let config = format!("{}/../quick/{}", root_of("bin"), config::CONFIG_FILE);
+        fs_err::copy(config, folder.path().join(config::CONFIG_FILE)).unwrap();
+    }
     folder
+}
+
+/// What a user names of such a folder: `OpenAI`'s archives are files.
+fn model(folder: &Path) -> PathBuf {
+    let archive = folder.join("model.pt");
+    if archive.exists() {
+        archive
+    } else {
+        folder.to_owned()
+    }
+}
+
+fn root_of(name: &str) -> String {
+    format!("{}/tests/fixtures/clip/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Tensors by name with their shapes.
@@ -74,6 +91,8 @@ fn unpacked(path: &str) -> Tensors {
 }
 
 fn expected(name: &str) -> Tensors {
+    // The same weights in another format.
+    let name = if name == "bin" { "quick" } else { name };
     unpacked(&format!("{name}/expected.safetensors.gz"))
 }
 
