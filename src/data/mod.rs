@@ -1,69 +1,24 @@
-//! Data sets as they are found on disk: images, labels and class names by split.
+//! Data sets as users have them: images, labels and class names by split.
+//!
+//! CIFAR-10 and CIFAR-100 in every published form, and folders of images.
 
 mod cifar;
+mod decode;
+mod folder;
+mod sniff;
+mod spec;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
+    env,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
-
-/// How a data set's files are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// `data_batch_*.bin`, `test_batch.bin`, `batches.meta.txt`; splits `train` and `test`.
-    Cifar10,
-    /// `train.bin`, `test.bin`, `fine_label_names.txt`, `coarse_label_names.txt`; splits `train` and `test`.
-    Cifar100,
-}
-
-/// Which of CIFAR-100's two label columns counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Labels {
-    /// The 100 classes.
-    #[default]
-    Fine,
-    /// The 20 groups of classes.
-    Coarse,
-}
-
-/// An entry of `[data]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DataSpec {
-    /// How the files are laid out.
-    pub format: Format,
-    /// The folder, relative to the file that names it.
-    pub path: PathBuf,
-    /// Which labels count (CIFAR-100 only).
-    #[serde(default)]
-    pub labels: Labels,
-    /// Names to use in place of the files' own, in index order.
-    #[serde(default)]
-    pub class_names: Option<Vec<String>>,
-    /// Keep only the first images of each split, for quick trials.
-    #[serde(default)]
-    pub limit: Option<usize>,
-    /// `blake3:…` that the data must have.
-    #[serde(default)]
-    #[schemars(with = "Option<String>")]
-    pub digest: Option<Digest>,
-}
-
-/// The splits that a data set of `format` has.
-pub const fn splits(format: Format) -> &'static [&'static str] {
-    match format {
-        Format::Cifar10 | Format::Cifar100 => &["test", "train"],
-    }
-}
+pub use self::spec::{ClassNames, DataSpec, Format, Labels, Mistake, splits};
+use crate::digest::{Digest, FileMemo};
 
 /// Class names in index order, with their digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,9 +33,10 @@ impl ClassList {
     /// When it is empty or a name is empty or occurs twice.
     pub fn new(names: Vec<String>) -> Result<Self> {
         ensure!(!names.is_empty(), "there is no class");
+        let mut seen = HashSet::new();
         for (i, name) in names.iter().enumerate() {
             ensure!(!name.trim().is_empty(), "class {i} has an empty name");
-            ensure!(!names[..i].contains(name), "class `{name}` is named twice");
+            ensure!(seen.insert(name), "class `{name}` is named twice");
         }
         Ok(Self { names })
     }
@@ -118,18 +74,26 @@ impl Pixels {
     }
 }
 
+/// Where the images of a split are.
+enum Images {
+    /// All pixels in memory.
+    Cifar(cifar::Images),
+    /// Files that are decoded when they are asked for.
+    Files(folder::Files),
+}
+
 /// One split: images, labels, class names.
 pub struct Split {
     name: String,
     classes: Arc<ClassList>,
     labels: Vec<usize>,
-    images: cifar::Images,
+    images: Images,
     images_digest: Digest,
     labels_digest: Digest,
 }
 
 impl Split {
-    fn new(name: &str, classes: Arc<ClassList>, labels: Vec<usize>, images: cifar::Images) -> Self {
+    fn new(name: &str, classes: Arc<ClassList>, labels: Vec<usize>, images: Images) -> Self {
         let bytes: Vec<u8> = labels
             .iter()
             .flat_map(|l| (*l as u64).to_le_bytes())
@@ -137,14 +101,17 @@ impl Split {
         Self {
             name: name.to_owned(),
             classes,
-            images_digest: Digest::derived("runner images v1", images.bytes()),
+            images_digest: match &images {
+                Images::Cifar(images) => Digest::derived("runner images v1", images.bytes()),
+                Images::Files(files) => files.digest(),
+            },
             labels_digest: Digest::derived("runner labels v1", &bytes),
             labels,
             images,
         }
     }
 
-    /// The split's name in its data set.
+    /// The split's name in its data set; empty if that has no splits.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -169,17 +136,46 @@ impl Split {
         self.labels.is_empty()
     }
 
-    /// Image `i`.
-    pub fn image(&self, i: usize) -> Pixels {
-        self.images.get(i)
+    /// Image `i`: CIFAR's from memory, a file's read and decoded anew each time.
+    ///
+    /// # Errors
+    /// When there is no such image, or its file cannot be read or decoded, or is
+    /// another one than when the data set was opened; the message names the file.
+    pub fn image(&self, i: usize) -> Result<Pixels> {
+        match &self.images {
+            Images::Cifar(images) => images
+                .get(i)
+                .with_context(|| format!("there is no image {i} among {}", self.len())),
+            Images::Files(files) => files.get(i),
+        }
     }
 
-    /// A name for image `i` that a person can find again: its position in the split.
+    /// What tells image `i` from all others: no label, position, name or split.
+    ///
+    /// CIFAR's is [`Pixels::digest`]. A file's is made of its bytes and the
+    /// version of the decoder, so that no image is decoded to make a key.
+    ///
+    /// # Panics
+    /// If `i` is not below [`len`](Self::len).
+    pub fn image_id(&self, i: usize) -> Digest {
+        assert!(i < self.len(), "there is no image {i} among {}", self.len());
+        match &self.images {
+            Images::Cifar(images) => images.get(i).map(|pixels| pixels.digest()),
+            Images::Files(files) => files.id(i),
+        }
+        .unwrap_or_else(|| Digest::of(b""))
+    }
+
+    /// A name for image `i` that a person can find again: its position in the split,
+    /// or the path of its file below the data set's folder (`train/cat/0001.png`).
     pub fn image_name(&self, i: usize) -> String {
-        format!("{}/{i}", self.name)
+        match &self.images {
+            Images::Cifar(_) => format!("{}/{i}", self.name),
+            Images::Files(files) => files.name(i),
+        }
     }
 
-    /// Digest of all pixels.
+    /// Digest of all images: pixels of CIFAR, files of folders.
     pub const fn images_digest(&self) -> Digest {
         self.images_digest
     }
@@ -190,58 +186,62 @@ impl Split {
     }
 }
 
-/// A data set that has been read.
+/// A data set that has been opened.
 pub struct DataSet {
     classes: Arc<ClassList>,
     splits: BTreeMap<String, Arc<Split>>,
+    warnings: Vec<String>,
+}
+
+/// What the files say, before the overrides of the entry.
+struct Raw {
+    classes: Vec<String>,
+    splits: Vec<(String, Vec<usize>, Images)>,
+    warnings: Vec<String>,
 }
 
 impl DataSet {
-    /// Reads the data set that `spec` names; its path is already absolute or
-    /// relative to the current folder.
+    /// Opens the data set that `spec` names; its path is already absolute or
+    /// relative to the current folder. CIFAR is read into memory; of a folder's
+    /// images the digests are made, all cores at work, unless `memo` knows them.
     ///
     /// # Errors
-    /// When a file is missing, its size is no multiple of the record size, a
-    /// label has no class, or the digest is not the pinned one; the message
-    /// names the file.
-    pub fn open(spec: &DataSpec) -> Result<Self> {
+    /// When fields of `spec` do not go together, files are missing, damaged or
+    /// laid out otherwise, a label has no class, a class no image, or the digest
+    /// is not the pinned one; the message names the files and what to do.
+    pub fn open(spec: &DataSpec, memo: &FileMemo) -> Result<Self> {
+        if let Some(mistake) = spec.mistake() {
+            bail!("{mistake}");
+        }
         let raw = match spec.format {
-            Format::Cifar10 => cifar::read_cifar10(&spec.path)?,
-            Format::Cifar100 => cifar::read_cifar100(&spec.path, spec.labels)?,
+            Format::Cifar10 | Format::Cifar100 => cifar::read(spec)?,
+            Format::Folder => folder::read(spec, memo)?,
         };
-        let names = match &spec.class_names {
-            Some(names) => {
-                ensure!(
-                    names.len() == raw.classes.len(),
-                    "`class_names` has {} names, but `{}` has {} classes",
-                    names.len(),
-                    spec.path.display(),
-                    raw.classes.len()
-                );
-                names.clone()
-            }
-            None => raw.classes,
-        };
+        let mut warnings = raw.warnings;
+        let names = renamed(spec, raw.classes, &mut warnings)?;
         let classes =
             Arc::new(ClassList::new(names).with_context(|| {
-                format!("failed to read the classes of `{}`", spec.path.display())
+                format!("failed to read the classes of `{}`", shown(&spec.path))
             })?);
-        let mut splits = BTreeMap::new();
-        for (name, mut labels, mut images) in raw.splits {
-            if let Some(limit) = spec.limit {
-                labels.truncate(limit);
-                images.truncate(limit);
-            }
-            let split = Split::new(name, classes.clone(), labels, images);
-            splits.insert(name.to_owned(), Arc::new(split));
-        }
-        let set = Self { classes, splits };
+        let splits = raw
+            .splits
+            .into_iter()
+            .map(|(name, labels, images)| {
+                let split = Split::new(&name, classes.clone(), labels, images);
+                (name, Arc::new(split))
+            })
+            .collect();
+        let set = Self {
+            classes,
+            splits,
+            warnings,
+        };
         if let Some(pinned) = spec.digest
             && pinned != set.digest()
         {
             bail!(
                 "`{}` is not the pinned data: it has the digest blake3:{}\nhint: put the data back, or change `digest`",
-                spec.path.display(),
+                shown(&spec.path),
                 set.digest()
             );
         }
@@ -253,9 +253,14 @@ impl DataSet {
         &self.classes
     }
 
-    /// The split called `name`.
+    /// The split called `name`; the only one of a data set without splits is called "".
     pub fn split(&self, name: &str) -> Option<&Arc<Split>> {
         self.splits.get(name)
+    }
+
+    /// What was left out or looks odd, a sentence each; to be shown to the user.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Digest of everything: what `digest = "blake3:…"` pins.
@@ -270,15 +275,95 @@ impl DataSet {
     }
 }
 
-/// The files that a data set of this form consists of, for "has anything changed?".
-pub fn files(spec: &DataSpec) -> Vec<PathBuf> {
-    cifar::file_names(spec.format)
-        .iter()
-        .map(|name| spec.path.join(name))
-        .collect()
+/// The names that `class_names` gives to the classes called `own` in the files.
+fn renamed(spec: &DataSpec, own: Vec<String>, warnings: &mut Vec<String>) -> Result<Vec<String>> {
+    match &spec.class_names {
+        None => Ok(own),
+        Some(ClassNames::List(names)) => {
+            ensure!(
+                names.len() == own.len(),
+                "`class_names` has {}, but `{}` has {}",
+                count(names.len(), "name", "names"),
+                shown(&spec.path),
+                count(own.len(), "class", "classes")
+            );
+            Ok(names.clone())
+        }
+        Some(ClassNames::Table(names)) => {
+            let unknown: Vec<_> = names.keys().filter(|name| !own.contains(name)).collect();
+            if let Some(first) = unknown.first() {
+                warnings.push(format!(
+                    "`class_names` names {} that `{}` has not; the first is `{first}`",
+                    count(unknown.len(), "folder", "folders"),
+                    shown(&spec.path)
+                ));
+            }
+            let renamed = own
+                .into_iter()
+                .map(|folder| names.get(&folder).cloned().unwrap_or(folder));
+            Ok(renamed.collect())
+        }
+    }
 }
 
-/// Reads a whole file with a message that names it.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs_err::read(path).with_context(|| "failed to read a data set".to_owned())
+/// The files and folders that a data set of this form consists of, for "has anything
+/// changed?": when none of them did, neither did the data set.
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn files(spec: &DataSpec) -> Result<Vec<PathBuf>> {
+    match spec.format {
+        Format::Cifar10 | Format::Cifar100 => Ok(cifar::files(spec)),
+        Format::Folder => folder::files(spec),
+    }
 }
+
+/// What is lacking on disk, in words that follow "data set `x` lacks": the first
+/// missing file and how many more, with the paths that were looked for.
+/// Contents are not looked at.
+pub fn absent(spec: &DataSpec) -> Option<String> {
+    match spec.format {
+        Format::Cifar10 | Format::Cifar100 => cifar::absent(spec),
+        Format::Folder => folder::absent(spec),
+    }
+}
+
+/// A path as people write it: relative to the current folder, where it is below that.
+fn shown(path: &Path) -> String {
+    env::current_dir()
+        .ok()
+        .and_then(|here| path.strip_prefix(here).ok())
+        .filter(|path| !path.as_os_str().is_empty())
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+/// "1 file", "1,200 files".
+fn count(n: usize, one: &str, many: &str) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    format!("{out} {}", if n == 1 { one } else { many })
+}
+
+/// "`a`, `b`, `c` and 4 more".
+fn listed<S: AsRef<str>>(names: &[S], most: usize) -> String {
+    let quoted: Vec<_> = names
+        .iter()
+        .take(most)
+        .map(|name| format!("`{}`", name.as_ref()))
+        .collect();
+    match names.len().saturating_sub(most) {
+        0 => quoted.join(", "),
+        more => format!("{} and {more} more", quoted.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
