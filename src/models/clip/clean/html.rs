@@ -1,155 +1,12 @@
-//! The cleaning that `open_clip` does before it tokenizes: ftfy, HTML
-//! references, white space, lower case.
-//!
-//! For ASCII text the result is ftfy's own (6.3). Beyond ASCII we straighten
-//! quotes, split Latin ligatures and narrow full-width forms as ftfy does, but
-//! neither compose accents (NFC) nor repair wrongly decoded text; such text is
-//! marked, so that somebody can be warned.
+//! HTML's character references, read as Python's `html` and as ftfy read them.
 
 use html_escape::NAMED_ENTITIES;
 
-/// Cleaned text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cleaned {
-    /// What is tokenized.
-    pub text: String,
-    /// The text is not plain ASCII, so that the reference might clean it
-    /// further than we do.
-    pub uncertain: bool,
-}
-
-/// Cleans `text` as `open_clip`'s `SimpleTokenizer` does.
-pub fn clean(text: &str) -> Cleaned {
-    let text = fix_text(text);
-    let text = unescape(&unescape(&text));
-    let words: Vec<&str> = (text.split(is_space))
-        .filter(|word| !word.is_empty())
-        .collect();
-    let text = words.join(" ").to_lowercase();
-    Cleaned {
-        uncertain: !text.is_ascii(),
-        text,
-    }
-}
-
-/// Python's `str.isspace`: Unicode's white space and four separators of ASCII.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
-}
-
-/// `ftfy.fix_text`, without the repair of encodings and without NFC.
-fn fix_text(text: &str) -> String {
-    // Within a text, the first line with a `<` ends the decoding of references.
-    let mut references = true;
-    text.split_inclusive('\n')
-        .map(|line| {
-            references &= !line.contains('<');
-            let mut line = line.to_owned();
-            // Repeated as ftfy does; each round but the last shortens the text.
-            loop {
-                let decoded = if references {
-                    strict_unescape(&line)
-                } else {
-                    line.clone()
-                };
-                let next = fix_characters(&decoded);
-                if next == line {
-                    return next;
-                }
-                line = next;
-            }
-        })
-        .collect()
-}
-
-/// ftfy's fixes of single characters, line breaks, terminal escapes and
-/// control characters.
-fn fix_characters(text: &str) -> String {
-    let mut fixed = String::with_capacity(text.len());
-    for c in text.chars() {
-        match ligature(c) {
-            Some(letters) => fixed.push_str(letters),
-            None => fixed.push(narrow(c)),
-        }
-    }
-    let fixed: String = (fixed.replace("\r\n", "\n").chars())
-        .map(|c| match c {
-            '\u{2bc}' | '\u{2018}'..='\u{201b}' => '\'',
-            '\u{201c}'..='\u{201f}' => '"',
-            '\r' | '\u{2028}' | '\u{2029}' | '\u{85}' => '\n',
-            other => other,
-        })
-        .collect();
-    let mut fixed = remove_terminal_escapes(&fixed);
-    fixed.retain(|c| {
-        !matches!(c,
-            '\0'..='\x08' | '\x0b' | '\x0e'..='\x1f' | '\x7f' | '\u{206a}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffc}')
-    });
-    fixed
-}
-
-/// The letters of a Latin ligature or digraph that stands as one character.
-fn ligature(c: char) -> Option<&'static str> {
-    Some(match c {
-        'Ĳ' => "IJ",
-        'ĳ' => "ij",
-        'ŉ' => "ʼn",
-        'Ǳ' => "DZ",
-        'ǲ' => "Dz",
-        'ǳ' => "dz",
-        'Ǆ' => "DŽ",
-        'ǅ' => "Dž",
-        'ǆ' => "dž",
-        'Ǉ' => "LJ",
-        'ǈ' => "Lj",
-        'ǉ' => "lj",
-        'Ǌ' => "NJ",
-        'ǋ' => "Nj",
-        'ǌ' => "nj",
-        'ﬀ' => "ff",
-        'ﬁ' => "fi",
-        'ﬂ' => "fl",
-        'ﬃ' => "ffi",
-        'ﬄ' => "ffl",
-        'ﬅ' => "ſt",
-        'ﬆ' => "st",
-        _ => return None,
-    })
-}
-
-/// Full-width ASCII and the ideographic space in their usual width.
-fn narrow(c: char) -> char {
-    match c {
-        '\u{3000}' => ' ',
-        '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
-        _ => c,
-    }
-}
-
-/// Drops `ESC [ digits ; … letter`.
-fn remove_terminal_escapes(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("\x1b[") {
-        let (before, escape) = rest.split_at(at);
-        kept.push_str(before);
-        let body = &escape[2..];
-        let end = body.find(|c: char| !c.is_numeric() && c != ';');
-        let letter = |end: &usize| body.as_bytes()[*end].is_ascii_alphabetic();
-        if let Some(end) = end.filter(letter) {
-            rest = &body[end + 1..];
-        } else {
-            kept.push_str(&escape[..2]);
-            rest = body;
-        }
-    }
-    kept.push_str(rest);
-    kept
-}
+/// The longest decimal reference, in digits, that Python turns into a number.
+const PYTHON_DIGITS: usize = 4300;
 
 /// ftfy's decoding: references that end in a semicolon, also in all capitals.
-fn strict_unescape(text: &str) -> String {
+pub(super) fn strict_unescape(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('&') {
@@ -169,15 +26,15 @@ fn strict_unescape(text: &str) -> String {
         }
         let name = &body[..end];
         let character = if name.starts_with('#') {
-            numeric(name)
-                .filter(|(_, len)| *len == name.len())
+            // A semicolon would be taken for one that was not decoded.
+            (numeric(name).filter(|(text, len)| *len == name.len() && text != ";"))
                 .map(|(text, _)| text)
         } else {
             named(name).map(str::to_owned).or_else(|| capitals(name))
         };
         match character {
-            Some(text) if !text.contains(';') => decoded.push_str(&text),
-            _ => decoded.push_str(&reference[..end + 2]),
+            Some(text) => decoded.push_str(&text),
+            None => decoded.push_str(&reference[..end + 2]),
         }
         rest = &body[end + 1..];
     }
@@ -197,7 +54,7 @@ fn capitals(name: &str) -> Option<String> {
 }
 
 /// Python's `html.unescape`, the rules of HTML 5.
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('&') {
@@ -226,7 +83,7 @@ fn unescape(text: &str) -> String {
         // Without a semicolon only old names count; the longest wins.
         let old = (LEGACY.iter())
             .filter(|legacy| name.starts_with(*legacy))
-            .max_by_key(|l| l.len());
+            .max_by_key(|legacy| legacy.len());
         if let Some(old) = old
             && let Some(character) = named(old)
         {
@@ -239,6 +96,12 @@ fn unescape(text: &str) -> String {
     }
     decoded.push_str(rest);
     decoded
+}
+
+/// Whether `text` holds a reference that Python refuses with an error.
+pub(super) fn is_refused(text: &str) -> bool {
+    (text.split("&#").skip(1))
+        .any(|digits| digits.bytes().take_while(u8::is_ascii_digit).count() > PYTHON_DIGITS)
 }
 
 /// The character of a numeric reference `#…` at the start of `body`, and how
@@ -259,7 +122,7 @@ fn numeric(body: &str) -> Option<(String, usize)> {
     let text = match code {
         0 => "\u{fffd}".to_owned(),
         0x0d => "\r".to_owned(),
-        0x80..=0x9f => WINDOWS[code as usize - 0x80].to_string(),
+        0x80..=0x9f => windows(code as u8).to_string(),
         0x01..=0x08 | 0x0b | 0x0e..=0x1f | 0x7f | 0xfdd0..=0xfdef => String::new(),
         _ if code & 0xfffe == 0xfffe && code <= 0x10_ffff => String::new(),
         _ => char::from_u32(code).unwrap_or('\u{fffd}').to_string(),
@@ -273,11 +136,12 @@ fn named(name: &str) -> Option<&'static str> {
     at.ok().map(|at| NAMED_ENTITIES[at].1)
 }
 
-/// What HTML makes of the references 128 to 159: Windows' code page 1252.
-const WINDOWS: [char; 32] = [
-    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}',
-    '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
-];
+/// What browsers show for the control characters 80 to 9F: those of Windows-1252.
+pub(super) fn windows(byte: u8) -> char {
+    let table = &super::codepages::PAGES[1].high;
+    let at = usize::from(byte).checked_sub(0x80);
+    (at.and_then(|at| table.get(at)).copied()).unwrap_or(char::from(byte))
+}
 
 /// Names that HTML also takes without a semicolon.
 const LEGACY: [&str; 106] = [
@@ -308,7 +172,7 @@ mod tests {
             ("&notin", "¬in"),
             ("&ampx", "&x"),
             ("&#65;&#x42;&#67", "ABC"),
-            ("&#128;", "€"),
+            ("&#128;&#129;", "€\u{81}"),
             (
                 "&#0;&#1;&#xD800;&#x110000;&#99999999999999;",
                 "\u{fffd}\u{fffd}\u{fffd}\u{fffd}",
@@ -322,20 +186,28 @@ mod tests {
     }
 
     #[test]
-    fn text_is_cleaned_as_the_reference_does() {
+    fn ftfy_decodes_what_ends_in_a_semicolon() {
         for (text, expected) in [
-            ("  A  Photo\tof\r\na CAT. ", "a photo of a cat."),
-            ("it\u{2019}s \u{201c}big\u{201d}", "it's \"big\""),
-            ("\u{1b}[31mred\u{1b}[0m", "red"),
-            ("a\0b\x7fc", "abc"),
-            ("&amp;amp;amp;amp;lt;", "<"),
-            ("ﬁne ＡＢＣ", "fine abc"),
-            ("P&EACUTE;REZ", "pérez"),
+            ("&lt;b&gt &amp", "<b&gt &amp"),
+            ("&EACUTE;&Eacute;&eACUTE;", "ÉÉ&eACUTE;"),
+            ("&SZLIG;&FRAC12;&AMPX;", "SS½&AMPX;"),
+            ("&semi;&#59;", ";&#59;"),
+            ("&#65;&#65a;&#x1;", "A&#65a;"),
+            (
+                "&abcdefghijklmnopqrstuvwxyz;&;",
+                "&abcdefghijklmnopqrstuvwxyz;&;",
+            ),
         ] {
-            assert_eq!(clean(text).text, expected, "{text:?}");
+            assert_eq!(strict_unescape(text), expected, "{text}");
         }
-        assert!(!clean("it\u{2019}s").uncertain);
-        assert!(clean("naïve").uncertain);
+    }
+
+    #[test]
+    fn numbers_too_long_for_python_are_found() {
+        let reference = |digits: usize| format!("a &#{};", "0".repeat(digits));
+        assert!(!is_refused(&reference(4300)));
+        assert!(is_refused(&reference(4301)));
+        assert!(!is_refused(&format!("&#x{}", "0".repeat(5000))));
     }
 
     #[test]
