@@ -11,7 +11,7 @@ use std::{path::Path, time::Instant};
 
 use burn::tensor::{DType, Device};
 use runner::models::{
-    clip::{Clip, Tower, folder::Checkpoint, random::write_random},
+    clip::{Clip, Tower, checkpoint::Checkpoint, random::write_random},
     image::{Rgb8, resize_and_crop},
 };
 

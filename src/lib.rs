@@ -8,8 +8,9 @@
 //! |---|---|---|
 //! | [`digest`], [`diagnostic`], [`table`], [`stats`] | digests of bytes, files, JSON; located errors; rows as text; intervals and tests | nothing |
 //! | [`artifact`] | what flows along an edge, and its files | digest, table |
-//! | [`models`] | CLIP, the decoder LLM, tokenizers, preprocessing, strict weights, sampling, devices | nothing |
-//! | [`data`] | data sets | digest |
+//! | [`pickle`] | Python's pickles read as data | nothing |
+//! | [`models`] | CLIP, the decoder LLM, tokenizers, preprocessing, strict weights, sampling, devices | pickle |
+//! | [`data`] | data sets | digest, pickle |
 //! | [`node`] | the contract of a kind, and what it runs in | artifact, data, models, digest |
 //! | [`nodes`] | one kind a file | node, artifact, data, models, digest, stats, table |
 //! | [`pipeline`] | TOML text to a checked graph | diagnostic, node, nodes (the list), artifact, data, digest |

@@ -8,9 +8,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use burn::tensor::{DType, Device};
 use runner::{
-    data::{DataSet, DataSpec, Format, Labels},
+    data::{DataSet, DataSpec, Format},
+    digest::FileMemo,
     models::{
-        clip::{Clip, Tower, Trainer},
+        clip::{Clip, Trainer, checkpoint::Checkpoint},
         image::Rgb8,
         llm::{Limits, Llm, Request},
         sampling::Sampling,
@@ -49,15 +50,8 @@ fn numbers(file: &str, name: &str) -> Vec<f32> {
 }
 
 fn cifar10() -> DataSet {
-    DataSet::open(&DataSpec {
-        format: Format::Cifar10,
-        path: demo("cifar-10-batches-bin"),
-        labels: Labels::Fine,
-        class_names: None,
-        limit: None,
-        digest: None,
-    })
-    .unwrap()
+    let spec = DataSpec::new(Format::Cifar10, demo("cifar-10-batches-bin"));
+    DataSet::open(&spec, &FileMemo::in_memory()).unwrap()
 }
 
 fn images(split: &str, which: impl Iterator<Item = usize>) -> Vec<Rgb8> {
@@ -65,7 +59,7 @@ fn images(split: &str, which: impl Iterator<Item = usize>) -> Vec<Rgb8> {
     let split = set.split(split).unwrap();
     which
         .map(|i| {
-            let pixels = split.image(i);
+            let pixels = split.image(i).unwrap();
             Rgb8::new(pixels.width, pixels.height, pixels.rgb).unwrap()
         })
         .collect()
@@ -95,7 +89,7 @@ fn worst_cosine(a: &[f32], b: &[f32], dim: usize) -> f64 {
 }
 
 fn clip() -> Clip {
-    Clip::load_tower(&demo("clip"), Tower::Both, DType::F32, &Device::flex()).unwrap()
+    Clip::load(&demo("clip"), DType::F32, &Device::flex()).unwrap()
 }
 
 #[test]
@@ -216,7 +210,13 @@ fn ten_steps_of_fine_tuning_equal_pytorch() {
     let set = cifar10();
     let labels = set.split("train").unwrap().labels().to_vec();
     let device = Device::flex().autodiff();
-    let mut trainer = Trainer::load(&demo("clip"), 2, 0.0, &device).unwrap();
+    let mut trainer = Trainer::load(
+        &Checkpoint::open(&demo("clip"), None).unwrap(),
+        2,
+        0.0,
+        &device,
+    )
+    .unwrap();
     let losses = run["losses"].as_array().unwrap();
     for (indices, expected) in reference["indices"].as_array().unwrap().iter().zip(losses) {
         let indices: Vec<usize> = indices

@@ -24,10 +24,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "table",
         ],
     ),
-    ("data", &["digest"]),
+    ("data", &["digest", "pickle"]),
     ("diagnostic", &[]),
     ("digest", &[]),
-    ("models", &[]),
+    ("models", &["pickle"]),
     ("node", &["artifact", "data", "digest", "models"]),
     (
         "nodes",
@@ -35,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "artifact", "data", "digest", "models", "node", "stats", "table",
         ],
     ),
+    ("pickle", &[]),
     (
         "pipeline",
         &["artifact", "data", "diagnostic", "digest", "node", "nodes"],

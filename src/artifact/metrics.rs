@@ -96,7 +96,9 @@ impl Artifact for Metrics {
         let bytes =
             |list: &[i64]| -> Vec<u8> { list.iter().flat_map(|x| x.to_le_bytes()).collect() };
         let (predictions, labels) = (bytes(&self.predictions), bytes(&self.labels));
-        let confidence: Vec<u8> = (self.confidence.iter()).flat_map(|x| x.to_le_bytes()).collect();
+        let confidence: Vec<u8> = (self.confidence.iter())
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
         let view = |dtype, data| {
             safetensors::tensor::TensorView::new(dtype, vec![self.predictions.len()], data)
         };

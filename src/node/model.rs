@@ -17,6 +17,7 @@ use crate::{
     models::clip::{
         checkpoint::{Checkpoint, is_model},
         folder::Part,
+        tokenizer::Dialect,
     },
 };
 
@@ -156,18 +157,23 @@ const TOKENIZER_FILES: [&str; 3] = [
 
 /// `image` and `text` hold the tensors of a tower with the part of the
 /// configuration that it reads, `scale` the logit scale.
-fn clip_parts(
-    checkpoint: &Checkpoint,
-    memo: &FileMemo,
-) -> Result<BTreeMap<&'static str, Digest>> {
+fn clip_parts(checkpoint: &Checkpoint, memo: &FileMemo) -> Result<BTreeMap<&'static str, Digest>> {
     let tensors = clip_tensors(checkpoint, memo)?;
-    Ok(CLIP_PARTS
-        .iter()
-        .map(|(name, part)| {
-            let all =
-                json!({"tensors": tensors[*name], "config": part.settings(checkpoint.config())});
-            (*name, Digest::of_json("runner clip part v1", &all))
-        })
+    let tokenizer = match checkpoint.tokenizer_files() {
+        (Some(path), _) => json!(memo.digest_of(path)?),
+        (None, Dialect::OpenClip) => Value::Null,
+        (None, Dialect::OpenAi) => json!("openai"),
+    };
+    let part = |name: &str, part: Part| {
+        let settings = part.settings(checkpoint.config());
+        let mut all = json!({"tensors": tensors[name], "config": settings});
+        if part == Part::Text && !tokenizer.is_null() {
+            all["tokenizer"] = tokenizer.clone();
+        }
+        Digest::of_json("runner clip part v1", &all)
+    };
+    Ok((CLIP_PARTS.iter())
+        .map(|(name, which)| (*name, part(name, *which)))
         .collect())
 }
 
@@ -181,7 +187,9 @@ const CLIP_PARTS: [(&str, Part); 3] = [
 fn clip_tensors(checkpoint: &Checkpoint, memo: &FileMemo) -> Result<Value> {
     const TAG: &str = "clip tensors v2";
     let path = checkpoint.path();
-    if let Some(known) = memo.noted(path, TAG)
+    // An index can stay as it is while the files that it names change.
+    let whole = !checkpoint.is_sharded();
+    if let Some(known) = memo.noted(path, TAG).filter(|_| whole)
         && let Ok(value) = serde_json::from_slice(&known)
     {
         return Ok(value);
@@ -199,7 +207,9 @@ fn clip_tensors(checkpoint: &Checkpoint, memo: &FileMemo) -> Result<Value> {
         digests.insert(name.to_owned(), json!(digest));
     }
     let value = Value::Object(digests);
-    memo.note(path, TAG, value.to_string().as_bytes());
+    if whole {
+        memo.note(path, TAG, value.to_string().as_bytes());
+    }
     Ok(value)
 }
 

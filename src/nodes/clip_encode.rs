@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use crate::{
     artifact::{Answers, Artifact, Embeddings, LabelUse, Output, Row, Type},
     data::Split,
-    models::{clip::Tower, image::Rgb8},
+    models::{
+        clip::{Tower, tokenizer::TooLong},
+        image::Rgb8,
+    },
     node::{Accept, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port},
     nodes::{
         prompt_set::PromptSet,
@@ -38,9 +41,24 @@ pub(super) struct ClipEncode {
     /// 7 or the 80 of `ImageNet`.
     #[serde(default)]
     prompt_set: Option<PromptSet>,
+    /// What becomes of a text with more tokens than the model takes (77): "cut",
+    /// as in `open_clip`, with a warning, or "refuse", as in `OpenAI`'s code.
+    #[serde(default)]
+    too_long: LongText,
     /// Leave out candidates that the class has already chosen.
     #[serde(default)]
     drop_chosen: bool,
+}
+
+/// What becomes of texts that are too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum LongText {
+    /// Their last tokens are cut off.
+    #[default]
+    Cut,
+    /// They are an error.
+    Refuse,
 }
 
 /// What an image item carries: its position in the split.
@@ -193,6 +211,9 @@ impl Node for ClipEncode {
                     Ok(text.clone())
                 })
                 .collect::<Result<_>>()?;
+            if self.too_long == LongText::Refuse {
+                self.check_texts(inputs, texts.iter().map(String::as_str), ctx)?;
+            }
             let clip = ctx.models()?.clip(folder, Tower::Text)?;
             let embeddings = clip.encode_texts(&texts)?;
             embeddings.chunks_exact(clip.embed_dim()).map(<[f32]>::to_vec).collect()
@@ -213,7 +234,7 @@ impl Node for ClipEncode {
             .collect())
     }
 
-    fn finish(&self, inputs: &Inputs, done: &Done, _: &mut Ctx<'_>) -> Result<Output> {
+    fn finish(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Output> {
         let values: BTreeMap<&[u8], &[u8]> = done
             .list
             .iter()
@@ -256,6 +277,8 @@ impl Node for ClipEncode {
             .output();
         }
         let (rows, classes) = self.rows(inputs)?;
+        let texts: BTreeSet<&str> = rows.iter().filter_map(|row| row.text.as_deref()).collect();
+        self.check_texts(inputs, texts.into_iter(), ctx)?;
         for row in &rows {
             push(row.text.as_deref().unwrap_or_default().as_bytes())?;
         }
@@ -310,6 +333,44 @@ impl ClipEncode {
             Some(set) => set.templates(),
             None => self.prompts.list(),
         }
+    }
+
+    /// Tells which texts are cut and which the reference might read otherwise.
+    fn check_texts<'t>(
+        &self,
+        inputs: &Inputs,
+        texts: impl Iterator<Item = &'t str>,
+        ctx: &Ctx<'_>,
+    ) -> Result<()> {
+        let checkpoint = inputs.model("model")?.checkpoint()?;
+        let tokenizer = checkpoint.tokenizer(match self.too_long {
+            LongText::Cut => TooLong::Cut,
+            LongText::Refuse => TooLong::Refuse,
+        })?;
+        let context = checkpoint.config().text.context;
+        let (mut cut, mut unsure) = (Vec::new(), Vec::new());
+        for text in texts {
+            let tokens = tokenizer.tokenize(text, context)?;
+            if tokens.truncated {
+                cut.push(text);
+            }
+            unsure.extend(tokens.unsure.map(|why| why.warning(text)));
+        }
+        if let Some(first) = cut.first() {
+            let start: String = first.chars().take(60).collect();
+            (ctx.warn)(format!(
+                "{} of the texts have more than {context} tokens and are cut, among them `{start}…`\nhint: shorten them, or say too_long = \"refuse\"",
+                cut.len()
+            ));
+        }
+        if let Some(first) = unsure.first() {
+            let more = match unsure.len() {
+                1 => String::new(),
+                n => format!(" ({} more texts are like it)", n - 1),
+            };
+            (ctx.warn)(format!("{first}{more}"));
+        }
+        Ok(())
     }
 
     /// Every text in row order (class, candidate, template), and the classes.

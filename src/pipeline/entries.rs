@@ -228,9 +228,12 @@ fn not_a_model(place: &Place, path: &Path, shown: &str) -> Diagnostic {
             );
     }
     if path.is_file() {
-        return Diagnostic::at(place.clone(), format!("`{shown}` is not a model that is read"))
-            .label("neither safetensors nor a file of PyTorch")
-            .hint("download it again, or name the folder that it is in".to_owned());
+        return Diagnostic::at(
+            place.clone(),
+            format!("`{shown}` is not a model that is read"),
+        )
+        .label("neither safetensors nor a file of PyTorch")
+        .hint("download it again, or name the folder that it is in".to_owned());
     }
     Diagnostic::at(place.clone(), format!("the model `{shown}` does not exist"))
         .label("no model here")

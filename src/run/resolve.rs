@@ -131,7 +131,8 @@ impl<'a> Resolver<'a> {
             return Ok(Input::Model(folder.clone()));
         }
         let dtype = self.dtype_upstream(from);
-        let mut folder = ModelFolder::open(made.files.folder()?, Family::Clip, None, &dtype, self.memo)?;
+        let mut folder =
+            ModelFolder::open(made.files.folder()?, Family::Clip, None, &dtype, self.memo)?;
         folder.labels = made.manifest.labels.iter().cloned().collect();
         folder.keep = Some(made.files.clone());
         let folder = Arc::new(folder);

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    config::{self, Activation, CONFIG_FILE, Config, HF_CONFIG, HF_PREPROCESSOR, ImageConfig, MAX_FILE},
+    config::{
+        self, Activation, CONFIG_FILE, Config, HF_CONFIG, HF_PREPROCESSOR, ImageConfig, MAX_FILE,
+    },
     folder::expected,
     hugging_face,
+    tokenizer::{Dialect, Tokenizer, TooLong},
 };
 use crate::models::weights::{self, Format, Weights, read_small};
 
@@ -49,12 +52,15 @@ pub struct Checkpoint {
     /// The files besides the weights.
     others: Vec<PathBuf>,
     tokenizer: Option<PathBuf>,
+    dialect: Dialect,
 }
 
 /// Whether a CLIP model seems to be at `path`; its files are not read whole.
 pub fn is_model(path: &Path) -> bool {
     if path.is_file() {
-        return path.extension().is_some_and(|e| ENDINGS.iter().any(|known| e == *known));
+        return path
+            .extension()
+            .is_some_and(|e| ENDINGS.iter().any(|known| e == *known));
     }
     path.join(CONFIG_FILE).is_file() || hugging_face_config(path).is_some()
 }
@@ -123,7 +129,10 @@ impl Checkpoint {
                 config.image.size()
             );
         }
-        Ok(Self::plain(path.to_owned(), config))
+        Ok(Self {
+            dialect: Dialect::OpenAi,
+            ..Self::plain(path.to_owned(), config)
+        })
     }
 
     /// A folder with a configuration.
@@ -185,6 +194,7 @@ impl Checkpoint {
             weights,
             others,
             tokenizer,
+            dialect: Dialect::OpenAi,
         })
     }
 
@@ -196,6 +206,7 @@ impl Checkpoint {
             weights,
             others: Vec::new(),
             tokenizer: None,
+            dialect: Dialect::OpenClip,
         }
     }
 
@@ -229,15 +240,42 @@ impl Checkpoint {
         &self.weights
     }
 
-    /// The `tokenizer.json` that the texts are for, if it is not CLIP's own.
-    pub fn tokenizer(&self) -> Option<&Path> {
-        self.tokenizer.as_deref()
+    /// The tokenizer that the text tower was trained with: a folder's
+    /// `tokenizer.json`, else CLIP's own.
+    ///
+    /// # Errors
+    /// When the file is not CLIP's tokenizer.
+    pub fn tokenizer(&self, too_long: TooLong) -> Result<Tokenizer> {
+        match &self.tokenizer {
+            Some(path) => Tokenizer::open(path, too_long),
+            None => Tokenizer::new(self.dialect, too_long),
+        }
+    }
+
+    /// What tells the tokenizer from CLIP's own in `open_clip`: its file, or the
+    /// dialect of its special tokens.
+    pub fn tokenizer_files(&self) -> (Option<&Path>, Dialect) {
+        (self.tokenizer.as_deref(), self.dialect)
+    }
+
+    /// Whether the weights are in several files.
+    pub fn is_sharded(&self) -> bool {
+        self.weights.extension().is_some_and(|e| e == "json")
     }
 
     /// Every file that loading the model reads.
     pub fn files(&self) -> Vec<PathBuf> {
-        let weights = std::iter::once(self.weights.clone());
-        self.others.iter().cloned().chain(weights).collect()
+        let mut files = self.others.clone();
+        files.push(self.weights.clone());
+        if let Some(folder) = self.weights.parent().filter(|_| self.is_sharded())
+            && let Ok(entries) = fs_err::read_dir(folder)
+        {
+            let shards = entries.filter_map(|entry| Some(entry.ok()?.path()));
+            files.extend(shards.filter(|path| is_model(path)));
+        }
+        files.sort();
+        files.dedup();
+        files
     }
 
     /// Opens the weights under their plain names: those of `open_clip`, without
@@ -250,8 +288,7 @@ impl Checkpoint {
         match self.layout {
             Layout::OpenClip => open_plain(&self.weights),
             Layout::HuggingFace => {
-                let sharded = self.weights.extension().is_some_and(|e| e == "json");
-                let folder = self.weights.parent().filter(|_| sharded);
+                let folder = self.weights.parent().filter(|_| self.is_sharded());
                 let mut weights = match folder {
                     Some(folder) => Weights::open_sharded(folder)?,
                     None => Weights::open(&self.weights)?,

@@ -39,7 +39,10 @@ const NAMES: [(&str, &str); 14] = [
     ),
     ("vision_model.pre_layrnorm.weight", "visual.ln_pre.weight"),
     ("vision_model.pre_layrnorm.bias", "visual.ln_pre.bias"),
-    ("vision_model.post_layernorm.weight", "visual.ln_post.weight"),
+    (
+        "vision_model.post_layernorm.weight",
+        "visual.ln_post.weight",
+    ),
     ("vision_model.post_layernorm.bias", "visual.ln_post.bias"),
     ("visual_projection.weight", IMAGE_PROJECTION),
     ("logit_scale", "logit_scale"),
@@ -71,7 +74,10 @@ pub(super) fn rename(weights: &mut Weights, config: &Config) -> Result<()> {
     };
     weights.check(&expected(config, vit))?;
     weights.rename(plain)?;
-    for (prefix, blocks) in [("", &config.text.transformer), ("visual.", &vit.transformer)] {
+    for (prefix, blocks) in [
+        ("", &config.text.transformer),
+        ("visual.", &vit.transformer),
+    ] {
         for i in 0..blocks.layers {
             for part in ["weight", "bias"] {
                 let name = |name: &str| format!("{prefix}transformer.resblocks.{i}.attn.{name}");

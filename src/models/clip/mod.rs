@@ -35,11 +35,11 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::{DType, Device, Tensor};
 
 use self::{
-    config::Config,
     checkpoint::Checkpoint,
+    config::Config,
     runner::{CPU_TEXTS, Runner},
     tensors::Source,
-    tokenizer::{Tokenizer, Tokens},
+    tokenizer::{Tokenizer, Tokens, TooLong},
     towers::{ImageTower, TextTower},
 };
 use crate::models::image::Rgb8;
@@ -66,6 +66,7 @@ pub struct Clip {
     config: Config,
     image: Option<ImageTower>,
     text: Option<TextTower>,
+    tokenizer: Tokenizer,
     logit_scale: f32,
     runner: Runner,
 }
@@ -118,6 +119,7 @@ impl Clip {
             config,
             image,
             text,
+            tokenizer: checkpoint.tokenizer(TooLong::Cut)?,
             logit_scale: scale,
             runner,
         })
@@ -174,7 +176,7 @@ impl Clip {
 
     /// Embeds texts: row-major [n, `embed_dim`], each row of length 1.
     ///
-    /// Texts longer than the context are cut; [`Tokenizer::tokenize`] tells.
+    /// Texts longer than the context are cut; [`Checkpoint::tokenizer`] tells which.
     ///
     /// # Errors
     /// As [`Clip::encode_images`], for the text tower.
@@ -183,7 +185,7 @@ impl Clip {
             .text
             .as_ref()
             .context("encode texts without the text tower")?;
-        let tokens = tokenize(texts, &self.config)?;
+        let tokens = tokenize(texts, &self.tokenizer, self.config.text.context)?;
         // Neighbours of like length, so that few places are padding.
         let mut order: Vec<usize> = (0..tokens.len()).collect();
         order.sort_by_key(|&i| tokens[i].end());
@@ -217,11 +219,10 @@ fn normalize(row: &mut [f32]) -> Result<()> {
 }
 
 /// Tokens of every text.
-fn tokenize(texts: &[String], config: &Config) -> Result<Vec<Tokens>> {
-    let tokenizer = Tokenizer::shared()?;
-    Ok((texts.iter())
-        .map(|text| tokenizer.tokenize(text, config.text.context))
-        .collect())
+fn tokenize(texts: &[String], tokenizer: &Tokenizer, context: usize) -> Result<Vec<Tokens>> {
+    (texts.iter())
+        .map(|text| tokenizer.tokenize(text, context))
+        .collect()
 }
 
 /// A tensor's values on the host.

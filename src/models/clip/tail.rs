@@ -18,15 +18,15 @@ use burn::{
 
 use super::{
     attnpool::{self, AttentionPool},
-    config::{Activation, Config, ImageConfig, ResnetConfig},
     checkpoint::Checkpoint,
+    config::{Activation, Config, ImageConfig, ResnetConfig},
     folder,
     resnet::{Bottleneck, Conv, Place},
     runner::{CPU_TEXTS, Runner},
     tensors::{Scaling, Source},
     text::{TextHead, TextTrunk},
     tokenize,
-    tokenizer::Tokens,
+    tokenizer::{Tokenizer, Tokens, TooLong},
     towers::ResnetTrunk,
     transformer::{Block, BlockNames, Linear, Norm, causal_mask},
 };
@@ -82,6 +82,7 @@ impl Split {
             text: TextTail::load(source, &config, layers - blocks..layers)?,
             trunk: ClipTrunk {
                 runner: Runner::new(&config, DType::F32, &frozen)?,
+                tokenizer: checkpoint.tokenizer(TooLong::Cut)?,
                 config,
                 image,
                 text,
@@ -96,6 +97,7 @@ pub struct ClipTrunk {
     config: Config,
     image: ResnetTrunk,
     text: TextTrunk,
+    tokenizer: Tokenizer,
     runner: Runner,
 }
 
@@ -103,6 +105,11 @@ impl ClipTrunk {
     /// The model's shape.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The image at the tower's size; once prepared it stays as it is.
+    pub(super) fn prepare(&self, image: &Rgb8) -> Rgb8 {
+        self.runner.prepare(image)
     }
 
     /// The output of `layer3`: [n, 16·width, side, side] with side = size / 16.
@@ -126,7 +133,7 @@ impl ClipTrunk {
     /// # Errors
     /// When the device fails.
     pub fn text_hidden(&self, texts: &[String]) -> Result<(Tensor<3>, Vec<usize>)> {
-        let tokens = tokenize(texts, &self.config)?;
+        let tokens = tokenize(texts, &self.tokenizer, self.config.text.context)?;
         let ends: Vec<usize> = tokens.iter().map(Tokens::end).collect();
         let t = ends.iter().max().map_or(1, |end| end + 1);
         let tokens: Vec<&Tokens> = tokens.iter().collect();

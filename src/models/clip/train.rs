@@ -75,6 +75,12 @@ impl Trainer {
         })
     }
 
+    /// The image as [`Trainer::step`] takes it, of the tower's size: a batch of
+    /// photographs need not be held whole.
+    pub fn prepare(&self, image: &Rgb8) -> Rgb8 {
+        self.trunk.prepare(image)
+    }
+
     /// One step on `images` of the classes `labels`; `texts[c]` is the text of
     /// class c. z = f / (‖f‖ + 1e-6), logits = `alpha` · zᵢ · zₜᵀ, cross
     /// entropy over the classes, AdamW with rate `rate`.

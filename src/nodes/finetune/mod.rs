@@ -186,7 +186,8 @@ impl Node for Finetune {
                 .iter()
                 .map(|i| {
                     let pixels = train.image(*i)?;
-                    Rgb8::new(pixels.width, pixels.height, pixels.rgb)
+                    let image = Rgb8::new(pixels.width, pixels.height, pixels.rgb)?;
+                    Ok(trainer.prepare(&image))
                 })
                 .collect::<Result<_>>()?;
             let labels: Vec<usize> = chunk.iter().map(|i| train.labels()[*i]).collect();
