@@ -13,7 +13,7 @@ use super::{
     hugging_face,
     tokenizer::{Dialect, Tokenizer, TooLong},
 };
-use crate::models::weights::{self, Format, Weights, read_small};
+use crate::models::weights::{self, Format, Weights, WeightsError, read_small};
 
 /// Where `open_clip` puts weights, best first.
 const OPEN_CLIP: [&str; 3] = [
@@ -87,7 +87,7 @@ impl Checkpoint {
             (true, None) => Self::file(path)?,
             (false, None) => Self::folder(path)?,
         };
-        found.refuse_wrong_activation()?;
+        found.refuse_wrong_activation(weights::official)?;
         Ok(found)
     }
 
@@ -211,15 +211,18 @@ impl Checkpoint {
     }
 
     /// `OpenAI` trained with `QuickGELU`, which no file of weights says: with GELU
-    /// they load and give other numbers.
-    fn refuse_wrong_activation(&self) -> Result<()> {
+    /// they load and give other numbers. `official` recognises their files.
+    fn refuse_wrong_activation(
+        &self,
+        official: impl Fn(&Path) -> Result<Option<&'static str>, WeightsError>,
+    ) -> Result<()> {
         let vit = match &self.config.image {
             ImageConfig::Vit(vit) => Some(vit.transformer.activation),
             ImageConfig::Resnet(_) => None,
         };
         let text = self.config.text.transformer.activation;
         if [Some(text), vit].contains(&Some(Activation::Gelu))
-            && let Some(model) = weights::official(&self.weights)?
+            && let Some(model) = official(&self.weights)?
         {
             bail!(
                 "run OpenAI's {model} (`{}`) with GELU: it was trained with QuickGELU\nhint: \
@@ -377,5 +380,27 @@ fn lone_weights(folder: &Path) -> Result<PathBuf> {
             folder.display(),
             many[0].display()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_openai_do_not_run_with_gelu() {
+        let of = |name| Checkpoint::plain(PathBuf::from("RN50.pt"), config::named(name).unwrap());
+        let official = |_: &Path| Ok(Some("RN50"));
+        for gelu in ["RN50", "ViT-B-32"] {
+            let error = of(gelu).refuse_wrong_activation(official).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains("OpenAI's RN50 (`RN50.pt`) with GELU"),
+                "{error}"
+            );
+            assert!(of(gelu).refuse_wrong_activation(|_| Ok(None)).is_ok());
+        }
+        let quick = of("RN50-quickgelu");
+        assert!(quick.refuse_wrong_activation(official).is_ok());
     }
 }

@@ -1,5 +1,6 @@
 //! Sound files are read exactly; every kind of broken one is refused by name.
 
+mod crafted;
 mod derive;
 mod hostile;
 mod torch;

@@ -4,6 +4,8 @@
 
 mod folders;
 mod full;
+mod layouts;
+mod manifests;
 mod tokens;
 mod towers;
 
