@@ -190,7 +190,9 @@ impl Clip {
         let mut order: Vec<usize> = (0..tokens.len()).collect();
         order.sort_by_key(|&i| tokens[i].end());
         let sorted: Vec<&Tokens> = order.iter().map(|&i| &tokens[i]).collect();
-        let sorted = (self.runner).map_items(&sorted, CPU_TEXTS, |texts| tower.forward(texts))?;
+        let sorted = (self.runner).map_items(&sorted, CPU_TEXTS, |texts| {
+            tower.forward(texts, &self.runner)
+        })?;
         let width = self.embed_dim();
         let mut embeddings = vec![0.0; texts.len() * width];
         for (&i, row) in order.iter().zip(sorted.concat().chunks_exact(width)) {

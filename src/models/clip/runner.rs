@@ -18,6 +18,11 @@ const CPU_PIXELS: usize = 16 * 224 * 224;
 pub(super) const CPU_TEXTS: usize = 64;
 /// Images or texts of one forward pass elsewhere.
 const DEVICE_BATCH: usize = 128;
+/// Sizes that batches are filled up to on a device: for every new shape its
+/// kernels are compiled and tuned.
+const BUCKETS: [usize; 4] = [8, 32, 64, DEVICE_BATCH];
+/// Lengths of texts are filled up to multiples of this there.
+const TEXT_STEP: usize = 16;
 /// Batches of images that are ready before a device asks for them.
 const AHEAD: usize = 2;
 
@@ -50,6 +55,30 @@ impl Runner {
     /// How many images make one forward pass on the CPU.
     pub(super) fn images(&self) -> usize {
         (CPU_PIXELS / (self.size * self.size)).clamp(1, CPU_IMAGES)
+    }
+
+    /// `items`, on a device with the last one repeated until a bucket is full.
+    pub(super) fn bucket<T: Copy>(&self, items: &[T]) -> Vec<T> {
+        let mut all = items.to_vec();
+        let bucket = BUCKETS.into_iter().find(|size| *size >= items.len());
+        if let (None, Some(size), Some(last)) = (&self.workers, bucket, items.last()) {
+            all.resize(size, *last);
+        }
+        all
+    }
+
+    /// How many places texts take whose last end needs `places` of `context`.
+    pub(super) fn text_places(&self, places: usize, context: usize) -> usize {
+        match self.workers {
+            Some(_) => places,
+            None => places.next_multiple_of(TEXT_STEP).min(context).max(places),
+        }
+    }
+
+    /// Works as on a device, whatever the device is.
+    #[cfg(test)]
+    pub(super) fn as_on_a_device(&mut self) {
+        self.workers = None;
     }
 
     /// The image as the tower takes it, still in bytes.

@@ -8,6 +8,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{
     config::{Config, TextConfig},
+    runner::Runner,
     tensors::Source,
     tokenizer::Tokens,
     transformer::{Block, BlockNames, Norm, causal_mask},
@@ -38,6 +39,11 @@ impl TextTrunk {
             position: source.tensor("positional_embedding", [context, width])?,
             blocks: Block::load_all(source, BlockNames::TEXT, transformer, 0..blocks)?,
         })
+    }
+
+    /// The most places that a text can have.
+    pub(super) fn context(&self) -> usize {
+        self.position.dims()[0]
     }
 
     /// The first `t` tokens of each text → hidden states [n, t, width].
@@ -122,10 +128,12 @@ impl TextTower {
         })
     }
 
-    /// Texts → features [n, embed], computed to the last text's end.
-    pub(super) fn forward(&self, texts: &[&Tokens]) -> Tensor<2> {
+    /// Texts → features [n, embed], computed to the last text's end, or a little
+    /// further where `runner` wants it.
+    pub(super) fn forward(&self, texts: &[&Tokens], runner: &Runner) -> Tensor<2> {
         let ends: Vec<usize> = texts.iter().map(|text| text.end()).collect();
         let t = ends.iter().max().map_or(1, |end| end + 1);
+        let t = runner.text_places(t, self.trunk.context());
         self.head.forward(self.trunk.forward(texts, t), &ends)
     }
 }

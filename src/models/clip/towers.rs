@@ -56,8 +56,14 @@ impl ImageTower {
     /// Resized images → features, row-major [n, embed].
     pub(super) fn forward(&self, images: &[&Rgb8], runner: &Runner) -> Result<Vec<f32>> {
         match self {
-            Self::Resnet(tower) => rows(tower.forward(runner.planes(images))),
-            Self::Vit(tower) => rows(tower.forward(runner.planes(images))),
+            Self::Resnet(tower) => {
+                let filled = runner.bucket(images);
+                kept(tower.forward(runner.planes(&filled)), images.len())
+            }
+            Self::Vit(tower) => {
+                let filled = runner.bucket(images);
+                kept(tower.forward(runner.planes(&filled)), images.len())
+            }
             Self::ResnetCpu(tower) => tower.forward(&runner.pixels(images)),
             Self::VitCpu(tower) => {
                 let scratch = &mut Scratch::default();
@@ -65,6 +71,11 @@ impl ImageTower {
             }
         }
     }
+}
+
+/// The first `n` rows on the host; the others only filled a bucket.
+fn kept(features: Tensor<2>, n: usize) -> Result<Vec<f32>> {
+    rows(features.narrow(0, 0, n))
 }
 
 /// A `ModifiedResNet` on the CPU: the attention pool is a small part, and burn's.
@@ -152,9 +163,12 @@ impl TextTower {
     }
 
     /// Texts → features, row-major [n, embed].
-    pub(super) fn forward(&self, texts: &[&Tokens]) -> Result<Vec<f32>> {
+    pub(super) fn forward(&self, texts: &[&Tokens], runner: &Runner) -> Result<Vec<f32>> {
         match self {
-            Self::Burn(tower) => rows(tower.forward(texts)),
+            Self::Burn(tower) => {
+                let filled = runner.bucket(texts);
+                kept(tower.forward(&filled, runner), texts.len())
+            }
             Self::Cpu(tower) => Ok(tower.forward(texts, &mut Scratch::default(), |_| {})),
         }
     }

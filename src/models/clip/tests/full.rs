@@ -39,7 +39,13 @@ fn models_of_full_size_equal_the_reference_at_every_stage() {
         let tokens = tokenize(&texts, &clip.tokenizer, 77).unwrap();
         let tokens: Vec<&Tokens> = tokens.iter().collect();
         let width = clip.config.text.transformer.width;
-        for (stage, x) in text_stages(clip.text.as_ref().unwrap(), &tokens, 77, width) {
+        for (stage, x) in text_stages(
+            clip.text.as_ref().unwrap(),
+            &tokens,
+            77,
+            width,
+            &clip.runner,
+        ) {
             if stage == "text_features" {
                 continue;
             }

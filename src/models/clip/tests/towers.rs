@@ -127,6 +127,7 @@ pub(super) fn text_stages(
     texts: &[&Tokens],
     places: usize,
     width: usize,
+    runner: &Runner,
 ) -> Stages {
     let mut stages: Vec<Vec<f32>> = Vec::new();
     let ends: Vec<usize> = texts.iter().map(|text| text.end()).collect();
@@ -160,7 +161,8 @@ pub(super) fn text_stages(
             i => (format!("block{}", i - 1), x),
         })
         .collect();
-    named.push(("text_features".to_owned(), tower.forward(texts).unwrap()));
+    let features = tower.forward(texts, runner).unwrap();
+    named.push(("text_features".to_owned(), features));
     named
 }
 
@@ -185,10 +187,15 @@ fn errors(stages: &Stages, name: &str, texts: &[&Tokens]) -> Vec<(String, f64)> 
         .collect()
 }
 
-fn text_errors(tower: &TextTower, tokens: &[Tokens], name: &str) -> Vec<(String, f64)> {
+fn text_errors(
+    tower: &TextTower,
+    tokens: &[Tokens],
+    name: &str,
+    runner: &Runner,
+) -> Vec<(String, f64)> {
     let tokens: Vec<&Tokens> = tokens.iter().collect();
     let shape = &expected(name)["embedded"].0;
-    let stages = text_stages(tower, &tokens, shape[1], shape[2]);
+    let stages = text_stages(tower, &tokens, shape[1], shape[2], runner);
     errors(&stages, name, &tokens)
 }
 
@@ -224,7 +231,7 @@ fn every_stage_of_every_text_tower_equals_the_reference() {
         let tokens = tokenize(&texts, &clip.tokenizer, 77).unwrap();
         let burn = with_source(folder.path(), |_| {}, text::TextTower::load);
         for tower in [&TextTower::Burn(burn), clip.text.as_ref().unwrap()] {
-            let errors = text_errors(tower, &tokens, name);
+            let errors = text_errors(tower, &tokens, name, &clip.runner);
             assert!(errors.len() > 1, "{name}: {errors:?}");
             for (stage, error) in errors {
                 assert!(error < STAGE, "{name} {stage}: {error:e}");
@@ -241,7 +248,9 @@ fn every_stage_of_every_text_tower_equals_the_reference() {
 fn mistaken(name: &str, tokens: &[Tokens], change: impl Fn(&mut Config)) -> [f64; 2] {
     let folder = folder(name);
     let tower = with_source(folder.path(), change, towers::TextTower::load);
-    let errors = text_errors(&tower, tokens, name);
+    let config = Checkpoint::open(folder.path(), None).unwrap();
+    let runner = Runner::new(config.config(), DType::F32, &Device::flex()).unwrap();
+    let errors = text_errors(&tower, tokens, name, &runner);
     [errors[1].1, errors[errors.len() - 1].1]
 }
 
@@ -307,4 +316,41 @@ fn mistakes_in_the_image_tower_break_the_tolerances() {
     let errors = errors(&stages, "vit", &[]);
     let (stage, error) = &errors[2];
     assert!(*error > 10.0 * STAGE, "GELU in {stage}: {error:e}");
+}
+
+#[test]
+fn batches_filled_for_a_device_change_nothing() {
+    for name in ["quick", "vit"] {
+        let folder = folder(name);
+        let here = Clip::load(folder.path(), DType::F32, &Device::flex()).unwrap();
+        let mut there = Clip::load(folder.path(), DType::F32, &Device::flex()).unwrap();
+        there.runner.as_on_a_device();
+        let [burn, _] = image_towers(folder.path());
+        there.image = Some(burn);
+        let text = with_source(folder.path(), |_| {}, text::TextTower::load);
+        there.text = Some(TextTower::Burn(text));
+        // More than one batch, and the last one not full.
+        let many: Vec<Rgb8> = (0..139).map(|seed| noise(32, 32, seed)).collect();
+        for images in [&many[..1], &many[..9], &many] {
+            let [a, b] = [&here, &there].map(|clip| clip.encode_images(images).unwrap());
+            assert!(error(&a, &b) < STAGE, "{name}: {} images", images.len());
+        }
+        for texts in [&texts()[..1], &texts()] {
+            let [a, b] = [&here, &there].map(|clip| clip.encode_texts(texts).unwrap());
+            assert!(error(&a, &b) < STAGE, "{name}: {} texts", texts.len());
+        }
+        // An image that cannot be had leaves the others as they are.
+        let fetch = |i: usize| {
+            anyhow::ensure!(i != 2, "no image 2");
+            Ok(Cow::Borrowed(&many[i]))
+        };
+        let [a, b] = [&here, &there].map(|clip| clip.encode_fetched(5, &fetch).unwrap());
+        for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+            match (a, b) {
+                (Ok(a), Ok(b)) => assert!(i != 2 && error(a, b) < STAGE),
+                (Err(a), Err(_)) => assert!(i == 2 && a.to_string() == "no image 2"),
+                _ => panic!("image {i} of {name}"),
+            }
+        }
+    }
 }
