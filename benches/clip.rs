@@ -7,6 +7,12 @@
 //! cargo bench --bench clip -- RN50-quickgelu 16 32 64
 //! ```
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark stops at what it does not expect, and prints"
+)]
+
 use std::{path::Path, time::Instant};
 
 use burn::tensor::{DType, Device};

@@ -18,12 +18,13 @@ fn unpack(name: &str, to: &Path) {
             continue;
         }
         let mut bytes = std::fs::read(&path).unwrap();
-        if file.ends_with(".gz") {
+        let plain = file.strip_suffix(".gz");
+        if plain.is_some() {
             bytes.clear();
             let packed = std::fs::File::open(&path).unwrap();
             GzDecoder::new(packed).read_to_end(&mut bytes).unwrap();
         }
-        std::fs::write(to.join(file.trim_end_matches(".gz")), bytes).unwrap();
+        std::fs::write(to.join(plain.unwrap_or(file)), bytes).unwrap();
     }
 }
 
@@ -316,4 +317,38 @@ fn long_texts_are_cut_with_a_warning_or_refused() {
     );
     space.write("p.toml", &long("too_long = \"refuse\"\n"));
     fails(&space, 1, &["it has 97 tokens", "the model takes 77"]);
+}
+
+#[test]
+fn pictures_in_every_mode_are_resized_and_cropped_as_pillow_does() {
+    use runner::{
+        data::{DataSet, DataSpec, Format},
+        digest::FileMemo,
+        models::image::{Rgb8, resize_and_crop},
+    };
+    let fixtures = format!("{}/tests/fixtures", env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let class = folder.path().join("all");
+    std::fs::create_dir(&class).unwrap();
+    for entry in std::fs::read_dir(format!("{fixtures}/data")).unwrap() {
+        let path = entry.unwrap().path();
+        let ending = path.extension().and_then(|e| e.to_str());
+        if matches!(ending, Some("png" | "jpg" | "webp")) {
+            std::fs::copy(&path, class.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let spec = DataSpec::new(Format::Folder, folder.path());
+    let set = DataSet::open(&spec, &FileMemo::in_memory()).unwrap();
+    let split = set.split("").unwrap();
+    let rows = std::fs::read(format!("{fixtures}/clip/resize_modes.json")).unwrap();
+    let rows: Vec<(String, usize, u32)> = serde_json::from_slice(&rows).unwrap();
+    assert!(rows.len() > 200);
+    for (name, size, crc) in rows {
+        let i = (0..split.len()).find(|i| split.image_name(*i) == format!("all/{name}"));
+        let pixels = split.image(i.unwrap()).unwrap();
+        let image = Rgb8::new(pixels.width, pixels.height, pixels.rgb).unwrap();
+        let mut sum = flate2::Crc::new();
+        sum.update(resize_and_crop(&image, size).pixels());
+        assert_eq!(sum.sum(), crc, "{name} to {size}");
+    }
 }

@@ -10,7 +10,7 @@ use super::{
     resnet::{Folded, Place, stem},
     tensors::Source,
 };
-use crate::models::cpu::{Bend, Conv3x3, Finish, Packed, Rows, Scratch};
+use crate::models::cpu::{Activation, Conv3x3, Finish, Packed, Rows, Scratch};
 
 /// Pixels of images that pass the stem and the first two stages together:
 /// their maps are large, and stay in the caches for few images only.
@@ -34,12 +34,12 @@ impl Conv1x1 {
         }
     }
 
-    /// [pixels, in] → [pixels, out], with `add` before `bend`.
+    /// [pixels, in] → [pixels, out], with `add` before `activation`.
     fn forward(
         &self,
         x: &[f32],
         add: Option<&[f32]>,
-        bend: Bend,
+        activation: Activation,
         scratch: &mut Scratch,
     ) -> Vec<f32> {
         let pixels = x.len() / self.weight.k();
@@ -47,7 +47,7 @@ impl Conv1x1 {
         let finish = Finish {
             bias: Some(&self.bias),
             add,
-            bend,
+            activation,
         };
         let rows = Rows {
             data: x,
@@ -91,12 +91,12 @@ impl Bottleneck {
 
     fn forward(&self, x: Map, scratch: &mut Scratch) -> Map {
         let side = x.side;
-        let one = self.conv1.forward(&x.data, None, Bend::Relu, scratch);
+        let one = self.conv1.forward(&x.data, None, Activation::Relu, scratch);
         let mut two = Map {
             data: scratch.take(one.len()),
             side,
         };
-        (self.conv2).forward(&one, [side; 2], Bend::Relu, &mut two.data, scratch);
+        (self.conv2).forward(&one, [side; 2], Activation::Relu, &mut two.data, scratch);
         scratch.give(one);
         if self.stride > 1 {
             two = pool(two, self.conv3.weight.k(), scratch);
@@ -109,13 +109,13 @@ impl Bottleneck {
                 } else {
                     x
                 };
-                let shortcut = conv.forward(&pooled.data, None, Bend::Straight, scratch);
+                let shortcut = conv.forward(&pooled.data, None, Activation::Identity, scratch);
                 scratch.give(pooled.data);
                 shortcut
             }
             None => x.data,
         };
-        let data = (self.conv3).forward(&two.data, Some(&shortcut), Bend::Relu, scratch);
+        let data = (self.conv3).forward(&two.data, Some(&shortcut), Activation::Relu, scratch);
         scratch.give(two.data);
         scratch.give(shortcut);
         Map { data, side }
@@ -242,14 +242,14 @@ impl CpuTrunk {
                 }
             }
         }
-        let one = self.conv1.forward(&around, None, Bend::Relu, scratch);
+        let one = self.conv1.forward(&around, None, Activation::Relu, scratch);
         scratch.give(around);
         let channels = self.conv1.weight.n();
         let mut two = scratch.take(one.len());
-        (self.conv2).forward(&one, [side; 2], Bend::Relu, &mut two, scratch);
+        (self.conv2).forward(&one, [side; 2], Activation::Relu, &mut two, scratch);
         scratch.give(one);
         let mut three = scratch.take(two.len() * 2);
-        (self.conv3).forward(&two, [side; 2], Bend::Relu, &mut three, scratch);
+        (self.conv3).forward(&two, [side; 2], Activation::Relu, &mut three, scratch);
         scratch.give(two);
         let three = Map { data: three, side };
         pool(three, 2 * channels, scratch)

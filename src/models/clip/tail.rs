@@ -121,7 +121,7 @@ impl ClipTrunk {
         let parts = (self.runner).map_items(images, self.runner.images(), |images| {
             let prepared: Vec<Rgb8> = images.iter().map(|i| self.runner.prepare(i)).collect();
             let prepared: Vec<&Rgb8> = prepared.iter().collect();
-            self.image.forward(&prepared, &self.runner)
+            Ok(self.image.forward(&prepared, &self.runner))
         })?;
         ensure!(!parts.is_empty(), "compute the features of no image");
         Ok(Tensor::cat(parts, 0))

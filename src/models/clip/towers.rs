@@ -28,13 +28,13 @@ pub(super) fn on_kernels(dtype: DType, device: &Device) -> bool {
 #[derive(Debug)]
 pub(super) enum ImageTower {
     /// A `ModifiedResNet` over burn.
-    Resnet(ModifiedResNet),
+    Resnet(Box<ModifiedResNet>),
     /// A `ModifiedResNet` over the CPU's kernels.
-    ResnetCpu(CpuResnet),
+    ResnetCpu(Box<CpuResnet>),
     /// A vision transformer over burn.
-    Vit(Vit),
+    Vit(Box<Vit>),
     /// A vision transformer over the CPU's kernels.
-    VitCpu(CpuVit),
+    VitCpu(Box<CpuVit>),
 }
 
 impl ImageTower {
@@ -43,13 +43,15 @@ impl ImageTower {
         let kernels = on_kernels(source.dtype, source.device);
         Ok(match (&config.image, kernels) {
             (ImageConfig::Resnet(resnet), false) => {
-                Self::Resnet(ModifiedResNet::load(source, resnet, embed)?)
+                Self::Resnet(Box::new(ModifiedResNet::load(source, resnet, embed)?))
             }
             (ImageConfig::Resnet(resnet), true) => {
-                Self::ResnetCpu(CpuResnet::load(source, resnet, embed)?)
+                Self::ResnetCpu(Box::new(CpuResnet::load(source, resnet, embed)?))
             }
-            (ImageConfig::Vit(vit), false) => Self::Vit(Vit::load(source, vit, embed)?),
-            (ImageConfig::Vit(vit), true) => Self::VitCpu(CpuVit::load(source, vit, embed)?),
+            (ImageConfig::Vit(vit), false) => Self::Vit(Box::new(Vit::load(source, vit, embed)?)),
+            (ImageConfig::Vit(vit), true) => {
+                Self::VitCpu(Box::new(CpuVit::load(source, vit, embed)?))
+            }
         })
     }
 
@@ -109,9 +111,9 @@ impl CpuResnet {
 #[derive(Debug)]
 pub(super) enum ResnetTrunk {
     /// Over burn.
-    Burn(Trunk),
+    Burn(Box<Trunk>),
     /// Over the CPU's kernels.
-    Cpu(CpuTrunk),
+    Cpu(Box<CpuTrunk>),
 }
 
 impl ResnetTrunk {
@@ -122,23 +124,23 @@ impl ResnetTrunk {
         stages: usize,
     ) -> Result<Self> {
         Ok(if on_kernels(source.dtype, source.device) {
-            Self::Cpu(CpuTrunk::load(source, config, stages)?)
+            Self::Cpu(Box::new(CpuTrunk::load(source, config, stages)?))
         } else {
-            Self::Burn(Trunk::load(source, config, stages)?)
+            Self::Burn(Box::new(Trunk::load(source, config, stages)?))
         })
     }
 
     /// Prepared images → features [n, c, h, w].
-    pub(super) fn forward(&self, images: &[&Rgb8], runner: &Runner) -> Result<Tensor<4>> {
+    pub(super) fn forward(&self, images: &[&Rgb8], runner: &Runner) -> Tensor<4> {
         match self {
-            Self::Burn(trunk) => Ok(trunk.forward(runner.planes(images))),
+            Self::Burn(trunk) => trunk.forward(runner.planes(images)),
             Self::Cpu(trunk) => {
                 let map = trunk.forward(&runner.pixels(images), &mut Scratch::default());
                 let (n, side) = (images.len(), map.side);
                 let channels = map.data.len() / (n * side * side);
                 let data = TensorData::new(map.data, [n, side * side, channels]);
                 let x: Tensor<3> = Tensor::from_data(data, &Device::flex());
-                Ok(x.swap_dims(1, 2).reshape([n, channels, side, side]))
+                x.swap_dims(1, 2).reshape([n, channels, side, side])
             }
         }
     }
@@ -148,17 +150,17 @@ impl ResnetTrunk {
 #[derive(Debug)]
 pub(super) enum TextTower {
     /// Over burn.
-    Burn(text::TextTower),
+    Burn(Box<text::TextTower>),
     /// Over the CPU's kernels.
-    Cpu(CpuText),
+    Cpu(Box<CpuText>),
 }
 
 impl TextTower {
     pub(super) fn load(source: &mut Source<'_>, config: &Config) -> Result<Self> {
         Ok(if on_kernels(source.dtype, source.device) {
-            Self::Cpu(CpuText::load(source, config)?)
+            Self::Cpu(Box::new(CpuText::load(source, config)?))
         } else {
-            Self::Burn(text::TextTower::load(source, config)?)
+            Self::Burn(Box::new(text::TextTower::load(source, config)?))
         })
     }
 

@@ -200,7 +200,7 @@ impl Block {
         let [n, t, width] = x.dims();
         let x: Tensor<2> = x.reshape([n * t, width]);
         let x = x.clone() + self.attend(self.ln_1.forward(x), [n, t], mask);
-        let hidden = self.bend(self.c_fc.forward(self.ln_2.forward(x.clone())));
+        let hidden = self.activate(self.c_fc.forward(self.ln_2.forward(x.clone())));
         (x + self.c_proj.forward(hidden)).reshape([n, t, width])
     }
 
@@ -229,7 +229,7 @@ impl Block {
         self.out_proj.forward(mixed)
     }
 
-    fn bend(&self, x: Tensor<2>) -> Tensor<2> {
+    fn activate(&self, x: Tensor<2>) -> Tensor<2> {
         match self.activation {
             Activation::Gelu => gelu(x),
             Activation::QuickGelu => x.clone() * sigmoid(x * 1.702),

@@ -13,7 +13,7 @@ use super::{
     tensors::{EPSILON, Source},
     transformer::BlockNames,
 };
-use crate::models::cpu::{Bend, Finish, Packed, Rows, Scratch, exp};
+use crate::models::cpu::{Activation, Finish, Packed, Rows, Scratch, exp};
 
 /// x · weightᵀ + bias.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl CpuLinear {
         &self,
         x: &[f32],
         add: Option<&[f32]>,
-        bend: Bend,
+        activation: Activation,
         scratch: &mut Scratch,
     ) -> Vec<f32> {
         let rows = x.len() / self.weight.k();
@@ -48,7 +48,7 @@ impl CpuLinear {
         let finish = Finish {
             bias: Some(&self.bias),
             add,
-            bend,
+            activation,
         };
         let x = Rows {
             data: x,
@@ -132,6 +132,7 @@ impl CpuNorm {
 
 /// The sum of `f` of every number, in sixteen parts, which is vector code and
 /// rounds less.
+#[expect(clippy::inline_always, reason = "vector code needs it, as in `cpu`")]
 #[inline(always)]
 fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut parts = [0.0_f32; 16];
@@ -164,7 +165,7 @@ pub(super) struct CpuTransformer {
     blocks: Vec<CpuBlock>,
     width: usize,
     heads: usize,
-    bend: Bend,
+    activation: Activation,
     causal: bool,
 }
 
@@ -196,7 +197,7 @@ impl CpuTransformer {
             blocks: (0..config.layers).map(block).collect::<Result<_>>()?,
             width,
             heads: config.heads,
-            bend: config.activation.bend(),
+            activation: config.activation.kernel(),
             causal,
         })
     }
@@ -244,7 +245,7 @@ impl CpuTransformer {
         let normed = block.ln_1.of(x, scratch);
         let qkv = block
             .in_proj
-            .forward(&normed, None, Bend::Straight, scratch);
+            .forward(&normed, None, Activation::Identity, scratch);
         scratch.give(normed);
         let rows = wanted.iter().map(Range::len).sum::<usize>();
         let mut mixed = scratch.take(rows * width);
@@ -292,13 +293,13 @@ impl CpuTransformer {
         mixed: Vec<f32>,
         scratch: &mut Scratch,
     ) -> Vec<f32> {
-        let after = (block.out_proj).forward(&mixed, Some(&x), Bend::Straight, scratch);
+        let after = (block.out_proj).forward(&mixed, Some(&x), Activation::Identity, scratch);
         scratch.give(mixed);
         scratch.give(x);
         let normed = block.ln_2.of(&after, scratch);
-        let hidden = block.c_fc.forward(&normed, None, self.bend, scratch);
+        let hidden = block.c_fc.forward(&normed, None, self.activation, scratch);
         scratch.give(normed);
-        let out = (block.c_proj).forward(&hidden, Some(&after), Bend::Straight, scratch);
+        let out = (block.c_proj).forward(&hidden, Some(&after), Activation::Identity, scratch);
         scratch.give(hidden);
         scratch.give(after);
         out

@@ -10,7 +10,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::bend::Bend;
+use super::activation::Activation;
 
 /// Rows of a tile where vectors hold 16 numbers and there are 32 registers.
 const TALL: usize = 12;
@@ -40,7 +40,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) stride: usize,
 }
 
-/// What a product ends with: out = bend(a·b + bias + add).
+/// What a product ends with: out = activation(a·b + bias + add).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finish<'a> {
     /// [n].
@@ -48,7 +48,7 @@ pub(crate) struct Finish<'a> {
     /// [m, n], close together.
     pub(crate) add: Option<&'a [f32]>,
     /// The activation.
-    pub(crate) bend: Bend,
+    pub(crate) activation: Activation,
 }
 
 impl Finish<'_> {
@@ -56,7 +56,7 @@ impl Finish<'_> {
     pub(crate) const PLAIN: Self = Self {
         bias: None,
         add: None,
-        bend: Bend::Straight,
+        activation: Activation::Identity,
     };
 }
 
@@ -232,13 +232,13 @@ impl Product<'_> {
                 if let Some(rest) = rest {
                     sum = simd.add_f32s(sum, simd.partial_load_f32s(&rest[columns_of.clone()]));
                 }
-                if finish.bend == Bend::Relu {
+                if finish.activation == Activation::Relu {
                     sum = simd.max_f32s(sum, simd.splat_f32s(0.0));
                 }
                 simd.partial_store_f32s(&mut out[columns_of], sum);
             }
-            if matches!(finish.bend, Bend::Gelu | Bend::QuickGelu) {
-                finish.bend.apply(out);
+            if matches!(finish.activation, Activation::Gelu | Activation::QuickGelu) {
+                finish.activation.apply(out);
             }
         }
     }

@@ -8,13 +8,18 @@
 //! 1×1 convolution is a product without any copying. Whoever calls spreads
 //! batches over threads.
 
-mod bend;
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into a function with vector features becomes vector code"
+)]
+
+mod activation;
 mod matrix;
 mod scratch;
 mod winograd;
 
 pub(crate) use self::{
-    bend::{Bend, exp},
+    activation::{Activation, exp},
     matrix::{Finish, Packed, Rows},
     scratch::Scratch,
     winograd::Conv3x3,

@@ -34,7 +34,7 @@ fn a_product_equals_its_definition_at_every_remainder() {
             let finish = Finish {
                 bias: Some(&bias),
                 add: Some(&rest),
-                bend: Bend::Relu,
+                activation: Activation::Relu,
             };
             let rows = Rows {
                 data: &a,
@@ -97,13 +97,13 @@ fn a_convolution_equals_its_definition_at_every_border() {
             let conv = Conv3x3::new(&weight, input, bias.clone());
             let mut out = vec![0.0; 2 * h * w * output];
             let mut scratch = Scratch::default();
-            conv.forward(&x, [h, w], Bend::Straight, &mut out, &mut scratch);
+            conv.forward(&x, [h, w], Activation::Identity, &mut out, &mut scratch);
             let expected = convolved(&x, &weight, &bias, [2, h, w, input]);
             let found = error(&out, &expected);
             assert!(found < 2e-6, "{h}×{w} {input}→{output}: {found:e}");
-            let bent: Vec<f32> = out.iter().map(|x| x.max(0.0)).collect();
-            conv.forward(&x, [h, w], Bend::Relu, &mut out, &mut scratch);
-            assert_eq!(out, bent);
+            let expected: Vec<f32> = out.iter().map(|x| x.max(0.0)).collect();
+            conv.forward(&x, [h, w], Activation::Relu, &mut out, &mut scratch);
+            assert_eq!(out, expected);
         }
     }
 }
@@ -122,12 +122,12 @@ fn the_exponential_is_good_to_a_unit_in_the_last_place() {
 #[test]
 fn activations_are_their_definitions() {
     let xs: Vec<f32> = (-1000..=1000).map(|i| i as f32 / 100.0).collect();
-    let bent = |bend: Bend| {
+    let activated = |activation: Activation| {
         let mut ys = xs.clone();
-        bend.apply(&mut ys);
+        activation.apply(&mut ys);
         ys
     };
-    for (x, y) in xs.iter().zip(bent(Bend::QuickGelu)) {
+    for (x, y) in xs.iter().zip(activated(Activation::QuickGelu)) {
         let exact = f64::from(*x) / (1.0 + (-1.702 * f64::from(*x)).exp());
         assert!((f64::from(y) - exact).abs() < 1e-6, "{x}");
     }
@@ -141,7 +141,7 @@ fn activations_are_their_definitions() {
         (-9.0, -1.015_730_528_e-18),
     ] {
         let mut y = [x];
-        Bend::Gelu.apply(&mut y);
+        Activation::Gelu.apply(&mut y);
         assert!((f64::from(y[0]) - exact).abs() < 4e-7, "{x}: {}", y[0]);
     }
 }

@@ -13,7 +13,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::{
-    bend::Bend,
+    activation::Activation,
     matrix::{Finish, Packed, Rows},
     scratch::Scratch,
 };
@@ -103,7 +103,7 @@ impl Conv3x3 {
         }
     }
 
-    /// [n, height, width, input] → [n, height, width, output], then `bend`.
+    /// [n, height, width, input] → [n, height, width, output], then `activation`.
     ///
     /// # Panics
     /// When a slice has another length.
@@ -111,7 +111,7 @@ impl Conv3x3 {
         &self,
         x: &[f32],
         [height, width]: [usize; 2],
-        bend: Bend,
+        activation: Activation,
         out: &mut [f32],
         scratch: &mut Scratch,
     ) {
@@ -150,7 +150,7 @@ impl Conv3x3 {
                 x: &after,
                 shape,
                 bias: &self.bias,
-                bend,
+                activation,
                 first,
                 count,
                 out,
@@ -228,7 +228,7 @@ struct Outputs<'a> {
     x: &'a [f32],
     shape: Shape,
     bias: &'a [f32],
-    bend: Bend,
+    activation: Activation,
     first: usize,
     count: usize,
     out: &'a mut [f32],
@@ -270,7 +270,7 @@ impl WithSimd for Outputs<'_> {
                             break;
                         }
                         let mut value = simd.add_f32s(value, bias);
-                        if self.bend == Bend::Relu {
+                        if self.activation == Activation::Relu {
                             value = simd.max_f32s(value, simd.splat_f32s(0.0));
                         }
                         let at = self.shape.pixel(image, y, x) * c + from;

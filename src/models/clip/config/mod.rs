@@ -18,7 +18,7 @@ pub(super) use self::{
     shapes::from_shapes,
 };
 pub use self::{named::architectures, open_clip::to_open_clip};
-use crate::models::cpu::Bend;
+use crate::models::cpu;
 
 /// The longest configuration read, in bytes.
 pub(super) const MAX_FILE: u64 = 1 << 20;
@@ -26,7 +26,7 @@ pub(super) const MAX_FILE: u64 = 1 << 20;
 /// The tokens that CLIP's tokenizer knows.
 const VOCABULARY: usize = 49_408;
 
-/// How the rows of a transformer's hidden layer are bent.
+/// The activation of a transformer's hidden layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// x·Φ(x) with the exact error function.
@@ -37,10 +37,10 @@ pub enum Activation {
 
 impl Activation {
     /// The same in the kernels for the CPU.
-    pub(super) fn bend(self) -> Bend {
+    pub(super) fn kernel(self) -> cpu::Activation {
         match self {
-            Self::Gelu => Bend::Gelu,
-            Self::QuickGelu => Bend::QuickGelu,
+            Self::Gelu => cpu::Activation::Gelu,
+            Self::QuickGelu => cpu::Activation::QuickGelu,
         }
     }
 }
@@ -144,7 +144,7 @@ pub struct TransformerConfig {
     pub layers: usize,
     /// Width of a block's hidden layer.
     pub hidden: usize,
-    /// What bends the hidden layer.
+    /// The hidden layer's activation.
     pub activation: Activation,
 }
 

@@ -9,8 +9,11 @@ use serde_json::json;
 
 use super::*;
 
+/// Names and shapes.
+type Manifest = Vec<(String, Vec<usize>)>;
+
 /// Names and shapes of a manifest.
-fn manifest(file: &str) -> Vec<(String, Vec<usize>)> {
+fn manifest(file: &str) -> Manifest {
     let path = root_of(file);
     let text = fs_err::read_to_string(path).unwrap();
     (text.lines())
@@ -88,7 +91,7 @@ fn one_wrong_tensor_among_hundreds_is_named() {
             if !needed(name) || (i % 7 != 0 && name != "logit_scale") {
                 continue;
             }
-            let wrong = |change: &dyn Fn(&mut Vec<(String, Vec<usize>)>)| {
+            let wrong = |change: &dyn Fn(&mut Manifest)| {
                 let mut tensors = good.clone();
                 change(&mut tensors);
                 format!("{:#}", checked(&tensors, architecture).unwrap_err())

@@ -56,9 +56,9 @@ fn image_towers(folder: &Path) -> [ImageTower; 2] {
             let embed = config.embed_dim;
             Ok(match &config.image {
                 ImageConfig::Resnet(c) => {
-                    ImageTower::Resnet(ModifiedResNet::load(source, c, embed)?)
+                    ImageTower::Resnet(Box::new(ModifiedResNet::load(source, c, embed)?))
                 }
-                ImageConfig::Vit(c) => ImageTower::Vit(Vit::load(source, c, embed)?),
+                ImageConfig::Vit(c) => ImageTower::Vit(Box::new(Vit::load(source, c, embed)?)),
             })
         },
     );
@@ -151,7 +151,7 @@ pub(super) fn text_stages(
         TextTower::Cpu(tower) => {
             let starts = |i: usize| ends[..i].iter().map(|end| end + 1).sum();
             tower.forward(texts, &mut Scratch::default(), |x| {
-                stages.push(keep(&starts, x))
+                stages.push(keep(&starts, x));
             });
         }
     }
@@ -230,7 +230,10 @@ fn every_stage_of_every_text_tower_equals_the_reference() {
             .collect();
         let tokens = tokenize(&texts, &clip.tokenizer, 77).unwrap();
         let burn = with_source(folder.path(), |_| {}, text::TextTower::load);
-        for tower in [&TextTower::Burn(burn), clip.text.as_ref().unwrap()] {
+        for tower in [
+            &TextTower::Burn(Box::new(burn)),
+            clip.text.as_ref().unwrap(),
+        ] {
             let errors = text_errors(tower, &tokens, name, &clip.runner);
             assert!(errors.len() > 1, "{name}: {errors:?}");
             for (stage, error) in errors {
@@ -328,7 +331,7 @@ fn batches_filled_for_a_device_change_nothing() {
         let [burn, _] = image_towers(folder.path());
         there.image = Some(burn);
         let text = with_source(folder.path(), |_| {}, text::TextTower::load);
-        there.text = Some(TextTower::Burn(text));
+        there.text = Some(TextTower::Burn(Box::new(text)));
         // More than one batch, and the last one not full.
         let many: Vec<Rgb8> = (0..139).map(|seed| noise(32, 32, seed)).collect();
         for images in [&many[..1], &many[..9], &many] {

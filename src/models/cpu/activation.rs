@@ -3,9 +3,9 @@
 
 /// What happens to the numbers of a hidden layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bend {
+pub(crate) enum Activation {
     /// Nothing.
-    Straight,
+    Identity,
     /// max(x, 0).
     Relu,
     /// x·Φ(x) by the error function.
@@ -14,12 +14,12 @@ pub(crate) enum Bend {
     QuickGelu,
 }
 
-impl Bend {
-    /// Bends every number of `xs`.
+impl Activation {
+    /// Applies it to every number of `xs`.
     #[inline(always)]
     pub(super) fn apply(self, xs: &mut [f32]) {
         match self {
-            Self::Straight => {}
+            Self::Identity => {}
             Self::Relu => xs.iter_mut().for_each(|x| *x = x.max(0.0)),
             Self::Gelu => xs.iter_mut().for_each(|x| *x = gelu(*x)),
             Self::QuickGelu => xs.iter_mut().for_each(|x| *x /= 1.0 + exp(-1.702 * *x)),
