@@ -150,8 +150,8 @@ fn mistakes_with_models_are_told_with_their_fix() {
     space.write("p.toml", &texts("alone", "architecture = \"RN51\""));
     fails(
         &space,
-        1,
-        &["there is no architecture `RN51`", "hint: RN50, RN101"],
+        3,
+        &["there is no architecture `RN51`", "did you mean `RN50`?"],
     );
     space.write("p.toml", &texts("alone", "architecture = \"RN50\""));
     fails(

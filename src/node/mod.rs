@@ -15,7 +15,7 @@ use toml::{Spanned, de::DeValue};
 
 pub use self::{
     inputs::{ArtifactFiles, Input, Inputs},
-    model::{CLIP_CONFIG, CLIP_WEIGHTS, Family, ModelFolder, family, files},
+    model::{CLIP_CONFIG, CLIP_WEIGHTS, Family, ModelFolder, architectures, family, files},
     pool::{Models, id},
 };
 use crate::artifact::{Output, Type};
@@ -163,7 +163,7 @@ pub struct Ctx<'a> {
     /// Tells something a person should know; the run goes on.
     pub warn: &'a dyn Fn(String),
     /// Tells how far one batch is: (parts done, parts in all, what a part is).
-    pub progress: &'a dyn Fn(u64, u64, &str),
+    pub progress: &'a (dyn Fn(u64, u64, &str) + Sync),
     /// Batch size from `exec`, if the user set one; never changes a result.
     pub batch: Option<usize>,
 }

@@ -16,6 +16,7 @@ use crate::{
     digest::{Digest, FileMemo},
     models::clip::{
         checkpoint::{Checkpoint, is_model},
+        config,
         folder::Part,
         tokenizer::Dialect,
     },
@@ -110,6 +111,15 @@ impl ModelFolder {
     pub fn digest(&self) -> Digest {
         Digest::of_json("runner model v1", &json!(self.parts))
     }
+}
+
+/// The architectures that `[models]` can name, such as `RN50-quickgelu`.
+pub fn architectures() -> Vec<String> {
+    let plain = config::architectures();
+    let quick = plain.iter().map(|name| format!("{name}-quickgelu"));
+    quick
+        .chain(plain.iter().map(|name| (*name).to_owned()))
+        .collect()
 }
 
 /// What seems to be at `path`; whether it is sound is found out when it is opened.

@@ -197,10 +197,14 @@ impl Node for ClipEncode {
                 })
                 .collect::<Result<_>>()?;
             let clip = ctx.models()?.clip(folder, Tower::Image)?;
-            let rows = clip.encode_fetched(places.len(), &|i| {
+            let total = places.len() as u64;
+            let tell = ctx.progress;
+            tell(0, total, "images");
+            let fetch = |i: usize| {
                 let pixels = split.image(places[i])?;
                 Ok(Cow::Owned(Rgb8::new(pixels.width, pixels.height, pixels.rgb)?))
-            })?;
+            };
+            let rows = clip.encode_fetched(places.len(), &fetch, &|done| tell(done as u64, total, "images"))?;
             // The others are kept; `finish` names those that cannot be read.
             rows.into_iter().map(Result::unwrap_or_default).collect()
         } else {

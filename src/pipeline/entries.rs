@@ -14,6 +14,7 @@ use super::{
     document::{Entry, Section},
     findings::Findings,
     graph::{Exec, ModelSpec, Point},
+    names::{nearest, quoted},
     reading::{Subject, read},
     source::{normal, shown_beside},
     substitute::{Axis, Params, Scope, Substitution, names_in},
@@ -22,7 +23,7 @@ use crate::{
     data::{self, DataSpec},
     diagnostic::{Diagnostic, Place, SourceText},
     digest::Digest,
-    node::{Family, family},
+    node::{Family, architectures, family},
 };
 
 /// Number formats that a model can be held in.
@@ -172,8 +173,26 @@ pub(super) fn models<'a>(
         let path_span = table
             .get("path")
             .map_or(entry.header.clone(), Spanned::span);
+        let architecture_span = table
+            .get("architecture")
+            .map_or(entry.header.clone(), Spanned::span);
         let model: ModelTable = read(&subject(entry, &what), table, found)?;
         let path = beside(&entry.source, &model.path);
+        if let Some(name) = &model.architecture {
+            let known = architectures();
+            if !known.contains(name) {
+                let place = Place::new(&entry.source, architecture_span);
+                let hint = match nearest(name, known.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("architectures: {}", quoted(&known)),
+                };
+                found.push(
+                    Diagnostic::at(place, format!("there is no architecture `{name}`"))
+                        .label("not one that is known")
+                        .hint(hint),
+                );
+            }
+        }
         let detected = match &model.architecture {
             Some(_) if path.exists() => Some(Family::Clip),
             _ => family(&path),

@@ -146,12 +146,14 @@ impl Clip {
     /// When the image tower is not loaded, the device fails, or an embedding
     /// is no number (as f16 may overflow).
     pub fn encode_images(&self, images: &[Rgb8]) -> Result<Vec<f32>> {
-        let rows = self.encode_fetched(images.len(), &|i| Ok(Cow::Borrowed(&images[i])))?;
+        let fetch = |i: usize| Ok(Cow::Borrowed(&images[i]));
+        let rows = self.encode_fetched(images.len(), &fetch, &|_| {})?;
         Ok(rows.into_iter().collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// Embeds `n` images, which `fetch` gives one at a time, from any thread.
     ///
+    /// `progress` is told now and then how many are done, from any thread too.
     /// Only a few batches are held, as bytes of the tower's size. An image that
     /// cannot be fetched has its error for a result; the others are embedded.
     ///
@@ -161,11 +163,11 @@ impl Clip {
         &self,
         n: usize,
         fetch: &runner::Fetch<'_>,
+        progress: &(dyn Fn(usize) + Sync),
     ) -> Result<Vec<Result<Vec<f32>>>> {
         let tower = (self.image.as_ref()).context("encode images without the image tower")?;
-        let mut rows = (self.runner).map_images(n, self.embed_dim(), fetch, &|images| {
-            tower.forward(images, &self.runner)
-        })?;
+        let work = |images: &[&Rgb8]| tower.forward(images, &self.runner);
+        let mut rows = (self.runner).map_images(n, self.embed_dim(), fetch, &work, progress)?;
         for (i, row) in rows.iter_mut().enumerate() {
             if let Ok(row) = row {
                 normalize(row).with_context(|| format!("embed image {i}"))?;

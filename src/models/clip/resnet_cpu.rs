@@ -10,7 +10,7 @@ use super::{
     resnet::{Folded, Place, stem},
     tensors::Source,
 };
-use crate::models::cpu::{Activation, Conv3x3, Finish, Packed, Rows, Scratch};
+use crate::models::cpu::{Activation, Conv3x3, Linear, Packed, Scratch};
 
 /// Pixels of images that pass the stem and the first two stages together:
 /// their maps are large, and stay in the caches for few images only.
@@ -19,43 +19,8 @@ const EARLY_PIXELS: usize = 2 * 224 * 224;
 const EARLY: usize = 2;
 
 /// A convolution of one pixel.
-#[derive(Debug)]
-struct Conv1x1 {
-    weight: Packed,
-    bias: Vec<f32>,
-}
-
-impl Conv1x1 {
-    fn new(folded: Folded) -> Self {
-        let (output, input) = (folded.shape[0], folded.shape[1]);
-        Self {
-            weight: Packed::of_linear(&folded.weight, input, output),
-            bias: folded.bias,
-        }
-    }
-
-    /// [pixels, in] → [pixels, out], with `add` before `activation`.
-    fn forward(
-        &self,
-        x: &[f32],
-        add: Option<&[f32]>,
-        activation: Activation,
-        scratch: &mut Scratch,
-    ) -> Vec<f32> {
-        let pixels = x.len() / self.weight.k();
-        let mut out = scratch.take(pixels * self.weight.n());
-        let finish = Finish {
-            bias: Some(&self.bias),
-            add,
-            activation,
-        };
-        let rows = Rows {
-            data: x,
-            stride: self.weight.k(),
-        };
-        (self.weight).product(rows, pixels, finish, &mut out, self.weight.n());
-        out
-    }
+fn conv1x1(folded: Folded) -> Linear {
+    Linear::of(&folded.weight, folded.shape[1], folded.bias)
 }
 
 fn conv3x3(folded: Folded) -> Conv3x3 {
@@ -65,10 +30,10 @@ fn conv3x3(folded: Folded) -> Conv3x3 {
 /// A bottleneck.
 #[derive(Debug)]
 struct Bottleneck {
-    conv1: Conv1x1,
+    conv1: Linear,
     conv2: Conv3x3,
-    conv3: Conv1x1,
-    downsample: Option<Conv1x1>,
+    conv3: Linear,
+    downsample: Option<Linear>,
     stride: usize,
 }
 
@@ -79,11 +44,11 @@ impl Bottleneck {
             Folded::load(source, &place.name(conv), &place.name(bn), shape)
         };
         Ok(Self {
-            conv1: Conv1x1::new(conv("conv1", "bn1", one)?),
+            conv1: conv1x1(conv("conv1", "bn1", one)?),
             conv2: conv3x3(conv("conv2", "bn2", two)?),
-            conv3: Conv1x1::new(conv("conv3", "bn3", three)?),
+            conv3: conv1x1(conv("conv3", "bn3", three)?),
             downsample: (place.downsamples())
-                .then(|| conv("downsample.0", "downsample.1", four).map(Conv1x1::new))
+                .then(|| conv("downsample.0", "downsample.1", four).map(conv1x1))
                 .transpose()?,
             stride: place.stride,
         })
@@ -99,13 +64,13 @@ impl Bottleneck {
         (self.conv2).forward(&one, [side; 2], Activation::Relu, &mut two.data, scratch);
         scratch.give(one);
         if self.stride > 1 {
-            two = pool(two, self.conv3.weight.k(), scratch);
+            two = pool(two, self.conv3.input(), scratch);
         }
         let side = two.side;
         let shortcut = match &self.downsample {
             Some(conv) => {
                 let pooled = if self.stride > 1 {
-                    pool(x, conv.weight.k(), scratch)
+                    pool(x, conv.input(), scratch)
                 } else {
                     x
                 };
@@ -152,7 +117,7 @@ fn pool(x: Map, channels: usize, scratch: &mut Scratch) -> Map {
 #[derive(Debug)]
 pub(super) struct CpuTrunk {
     /// 3×3 of stride 2, as a product over the 27 numbers around a pixel.
-    conv1: Conv1x1,
+    conv1: Linear,
     conv2: Conv3x3,
     conv3: Conv3x3,
     stages: Vec<Vec<Bottleneck>>,
@@ -174,10 +139,7 @@ impl CpuTrunk {
         // [out, 3, y, x] → the order of a pixel's neighbours, [y, x, 3].
         let weight = |place: usize, o: usize| one.weight[(o * 3 + place % 3) * 9 + place / 3];
         Ok(Self {
-            conv1: Conv1x1 {
-                weight: Packed::new(27, output, weight),
-                bias: one.bias.clone(),
-            },
+            conv1: Linear::new(Packed::new(27, output, weight), one.bias.clone()),
             conv2: conv3x3(conv(two)?),
             conv3: conv3x3(conv(three)?),
             stages: (1..=stages)
@@ -244,7 +206,7 @@ impl CpuTrunk {
         }
         let one = self.conv1.forward(&around, None, Activation::Relu, scratch);
         scratch.give(around);
-        let channels = self.conv1.weight.n();
+        let channels = self.conv1.output();
         let mut two = scratch.take(one.len());
         (self.conv2).forward(&one, [side; 2], Activation::Relu, &mut two, scratch);
         scratch.give(one);

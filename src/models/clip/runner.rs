@@ -1,7 +1,14 @@
 //! How a model's batches reach its device: images resized and normalised,
 //! batches cut, spread over cores, or prepared while the device computes.
 
-use std::{borrow::Cow, sync::mpsc::sync_channel, thread};
+use std::{
+    borrow::Cow,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::sync_channel,
+    },
+    thread,
+};
 
 use anyhow::{Result, anyhow};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -107,7 +114,8 @@ impl Runner {
         pixels
     }
 
-    /// `work` of `n` images, which `fetch` gives, prepared and in batches.
+    /// `work` of `n` images, which `fetch` gives, prepared and in batches;
+    /// `progress` is told how many are done.
     ///
     /// The result has an entry for each image: its row of the `width` numbers
     /// that `work` gives for it, or why it could not be fetched.
@@ -117,7 +125,9 @@ impl Runner {
         width: usize,
         fetch: &Fetch<'_>,
         work: &(dyn Fn(&[&Rgb8]) -> Result<Vec<f32>> + Sync),
+        progress: &(dyn Fn(usize) + Sync),
     ) -> Result<Vec<Result<Vec<f32>>>> {
+        let done = AtomicUsize::new(0);
         let prepared = |i: usize| fetch(i).map(|image| self.prepare(&image));
         let compute = |batch: Vec<Result<Rgb8>>| -> Result<Vec<Result<Vec<f32>>>> {
             let good: Vec<&Rgb8> = batch
@@ -130,6 +140,7 @@ impl Runner {
                 work(&good)?
             };
             let mut values = values.chunks_exact(width);
+            progress(done.fetch_add(batch.len(), Ordering::Relaxed) + batch.len());
             (batch.into_iter())
                 .map(|image| match image {
                     Ok(_) => (values.next().map(|row| Ok(row.to_vec())))

@@ -6,57 +6,23 @@
 use std::ops::Range;
 
 use anyhow::Result;
-use pulp::Arch;
 
 use super::{
     config::TransformerConfig,
     tensors::{EPSILON, Source},
     transformer::BlockNames,
 };
-use crate::models::cpu::{Activation, Finish, Packed, Rows, Scratch, exp};
+use crate::models::cpu::{Activation, Finish, Linear, Packed, Rows, Scratch, layer_norm, softmax};
 
-/// x · weightᵀ + bias.
-#[derive(Debug)]
-pub(super) struct CpuLinear {
-    weight: Packed,
-    bias: Vec<f32>,
-}
-
-impl CpuLinear {
-    fn load(
-        source: &mut Source<'_>,
-        [weight, bias]: [String; 2],
-        input: usize,
-        output: usize,
-    ) -> Result<Self> {
-        let values = source.weights.take_f32(&weight, &[output, input])?;
-        Ok(Self {
-            weight: Packed::of_linear(&values, input, output),
-            bias: source.weights.take_f32(&bias, &[output])?,
-        })
-    }
-
-    fn forward(
-        &self,
-        x: &[f32],
-        add: Option<&[f32]>,
-        activation: Activation,
-        scratch: &mut Scratch,
-    ) -> Vec<f32> {
-        let rows = x.len() / self.weight.k();
-        let mut out = scratch.take(rows * self.weight.n());
-        let finish = Finish {
-            bias: Some(&self.bias),
-            add,
-            activation,
-        };
-        let x = Rows {
-            data: x,
-            stride: self.weight.k(),
-        };
-        (self.weight).product(x, rows, finish, &mut out, self.weight.n());
-        out
-    }
+fn load_linear(
+    source: &mut Source<'_>,
+    [weight, bias]: [String; 2],
+    input: usize,
+    output: usize,
+) -> Result<Linear> {
+    let values = source.weights.take_f32(&weight, &[output, input])?;
+    let bias = source.weights.take_f32(&bias, &[output])?;
+    Ok(Linear::of(&values, input, bias))
 }
 
 /// A product from the right, [in, out] in the checkpoint.
@@ -109,17 +75,7 @@ impl CpuNorm {
 
     /// Normalises every row of `x`.
     pub(super) fn apply(&self, x: &mut [f32]) {
-        let width = self.weight.len();
-        Arch::new().dispatch(|| {
-            for row in x.chunks_exact_mut(width) {
-                let mean = sum(row, |x| x) / width as f32;
-                let variance = sum(row, |x| (x - mean) * (x - mean)) / width as f32;
-                let factor = 1.0 / (variance + EPSILON as f32).sqrt();
-                for ((x, weight), bias) in row.iter_mut().zip(&self.weight).zip(&self.bias) {
-                    *x = (*x - mean) * factor * weight + bias;
-                }
-            }
-        });
+        layer_norm(x, &self.weight, &self.bias, EPSILON as f32);
     }
 
     fn of(&self, x: &[f32], scratch: &mut Scratch) -> Vec<f32> {
@@ -130,33 +86,15 @@ impl CpuNorm {
     }
 }
 
-/// The sum of `f` of every number, in sixteen parts, which is vector code and
-/// rounds less.
-#[expect(clippy::inline_always, reason = "vector code needs it, as in `cpu`")]
-#[inline(always)]
-fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut parts = [0.0_f32; 16];
-    let (chunks, rest) = xs.as_chunks::<16>();
-    for chunk in chunks {
-        for (part, x) in parts.iter_mut().zip(chunk) {
-            *part += f(*x);
-        }
-    }
-    for (part, x) in parts.iter_mut().zip(rest) {
-        *part += f(*x);
-    }
-    parts.iter().sum()
-}
-
 /// x += attention(norm x); x += mlp(norm x).
 #[derive(Debug)]
 struct CpuBlock {
     ln_1: CpuNorm,
-    in_proj: CpuLinear,
-    out_proj: CpuLinear,
+    in_proj: Linear,
+    out_proj: Linear,
     ln_2: CpuNorm,
-    c_fc: CpuLinear,
-    c_proj: CpuLinear,
+    c_fc: Linear,
+    c_proj: Linear,
 }
 
 /// Some blocks, one above the other.
@@ -179,9 +117,8 @@ impl CpuTransformer {
     ) -> Result<Self> {
         let (width, hidden) = (config.width, config.hidden);
         let block = |i| {
-            let mut linear = |at: usize, input, output| {
-                CpuLinear::load(source, names.linear(i, at), input, output)
-            };
+            let mut linear =
+                |at: usize, input, output| load_linear(source, names.linear(i, at), input, output);
             let (in_proj, out_proj) = (linear(0, width, 3 * width)?, linear(1, width, width)?);
             let (c_fc, c_proj) = (linear(2, width, hidden)?, linear(3, hidden, width)?);
             Ok(CpuBlock {
@@ -312,20 +249,4 @@ fn gathered(x: &[f32], kept: &[usize], width: usize) -> Vec<f32> {
         .flat_map(|row| &x[row * width..][..width])
         .copied()
         .collect()
-}
-
-/// softmax(scale · row) over the first `seen` places; the others become 0.
-fn softmax(row: &mut [f32], seen: usize, scale: f32) {
-    let (row, hidden) = row.split_at_mut(seen);
-    hidden.fill(0.0);
-    Arch::new().dispatch(|| {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        for x in &mut *row {
-            *x = exp((*x - largest) * scale);
-        }
-        let factor = 1.0 / sum(row, |x| x);
-        for x in &mut *row {
-            *x *= factor;
-        }
-    });
 }

@@ -32,7 +32,7 @@ impl Activation {
 /// x = n·ln 2 + r with |r| ≤ ln 2 / 2, ln 2 in two parts so that r is exact,
 /// and a polynomial for eʳ.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.3, 88.7);

@@ -8,9 +8,9 @@
 //! keeps the panel in the first-level cache and rounds less: the error grows
 //! with the square root of their lengths.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
-use super::activation::Activation;
+use super::{activation::Activation, dispatch};
 
 /// Rows of a tile where vectors hold 16 numbers and there are 32 registers.
 const TALL: usize = 12;
@@ -80,7 +80,7 @@ impl Packed {
 
     /// Packs another matrix into the same memory.
     pub(crate) fn fill(&mut self, k: usize, n: usize, element: impl Fn(usize, usize) -> f32) {
-        self.width = 2 * Arch::new().dispatch(Lanes);
+        self.width = 2 * dispatch(Lanes);
         (self.k, self.n) = (k, n);
         self.panels.clear();
         for first in (0..n).step_by(self.width) {
@@ -116,7 +116,7 @@ impl Packed {
     ) {
         assert!(stride >= self.n, "rows of the result overlap");
         if m > 0 && self.n > 0 {
-            Arch::new().dispatch(Product {
+            dispatch(Product {
                 a,
                 m,
                 b: self,

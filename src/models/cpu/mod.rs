@@ -14,16 +14,32 @@
 )]
 
 mod activation;
+mod linear;
 mod matrix;
+mod rows;
 mod scratch;
 mod winograd;
 
+use pulp::WithSimd;
+
 pub(crate) use self::{
-    activation::{Activation, exp},
+    activation::Activation,
+    linear::Linear,
     matrix::{Finish, Packed, Rows},
+    rows::{layer_norm, softmax},
     scratch::Scratch,
     winograd::Conv3x3,
 };
+
+/// Does `work` with the widest vectors that this machine has.
+fn dispatch<W: WithSimd>(work: W) -> W::Output {
+    #[cfg(test)]
+    let work = match tests::narrowed(work) {
+        Ok(output) => return output,
+        Err(work) => work,
+    };
+    pulp::Arch::new().dispatch(work)
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,53 @@
 //! The kernels against their definitions in f64.
 
-use super::*;
+use std::cell::Cell;
+
+use super::{activation::exp, *};
+
+/// How wide vectors may be in a test.
+#[derive(Clone, Copy, Debug)]
+enum Vectors {
+    /// As wide as they come.
+    Widest,
+    /// Of eight numbers (AVX2), where that exists.
+    #[cfg(target_arch = "x86_64")]
+    Eight,
+    /// None.
+    Single,
+}
+
+const ALL: &[Vectors] = &[
+    Vectors::Widest,
+    #[cfg(target_arch = "x86_64")]
+    Vectors::Eight,
+    Vectors::Single,
+];
+
+thread_local! {
+    static VECTORS: Cell<Vectors> = const { Cell::new(Vectors::Widest) };
+}
+
+/// Does `work` with narrower vectors if the test wants that; else gives it back.
+pub(super) fn narrowed<W: WithSimd>(work: W) -> Result<W::Output, W> {
+    match VECTORS.get() {
+        Vectors::Widest => Err(work),
+        #[cfg(target_arch = "x86_64")]
+        Vectors::Eight => match pulp::x86::V3::try_new() {
+            Some(simd) => Ok(pulp::Simd::vectorize(simd, work)),
+            None => Err(work),
+        },
+        Vectors::Single => Ok(pulp::Simd::vectorize(pulp::Scalar, work)),
+    }
+}
+
+/// Runs a test once for each width of vectors.
+fn at_every_width(test: impl Fn()) {
+    for vectors in ALL {
+        VECTORS.set(*vectors);
+        test();
+    }
+    VECTORS.set(Vectors::Widest);
+}
 
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
@@ -24,39 +71,41 @@ fn error(a: &[f32], b: &[f64]) -> f64 {
 
 #[test]
 fn a_product_equals_its_definition_at_every_remainder() {
-    for m in [1, 2, 5, 12, 13, 29] {
-        for (k, n) in [(1, 1), (7, 5), (64, 32), (33, 70), (128, 64), (600, 40)] {
-            let (a, b) = (numbers(m * (k + 3), 1), numbers(n * k, 2));
-            let (bias, rest) = (numbers(n, 3), numbers(m * n, 4));
-            let packed = Packed::of_linear(&b, k, n);
-            let stride = n + 2;
-            let mut out = vec![7.0; m * stride];
-            let finish = Finish {
-                bias: Some(&bias),
-                add: Some(&rest),
-                activation: Activation::Relu,
-            };
-            let rows = Rows {
-                data: &a,
-                stride: k + 3,
-            };
-            packed.product(rows, m, finish, &mut out, stride);
-            let mut ours = Vec::new();
-            let mut expected = Vec::new();
-            for i in 0..m {
-                assert_eq!(out[i * stride + n..][..2], [7.0, 7.0], "the gap is left");
-                for j in 0..n {
-                    let sum: f64 = (0..k)
-                        .map(|l| f64::from(a[i * (k + 3) + l]) * f64::from(b[j * k + l]))
-                        .sum();
-                    let all = sum + f64::from(bias[j]) + f64::from(rest[i * n + j]);
-                    ours.push(out[i * stride + j]);
-                    expected.push(all.max(0.0));
+    at_every_width(|| {
+        for m in [1, 2, 5, 12, 13, 29] {
+            for (k, n) in [(1, 1), (7, 5), (64, 32), (33, 70), (128, 64), (600, 40)] {
+                let (a, b) = (numbers(m * (k + 3), 1), numbers(n * k, 2));
+                let (bias, rest) = (numbers(n, 3), numbers(m * n, 4));
+                let packed = Packed::of_linear(&b, k, n);
+                let stride = n + 2;
+                let mut out = vec![7.0; m * stride];
+                let finish = Finish {
+                    bias: Some(&bias),
+                    add: Some(&rest),
+                    activation: Activation::Relu,
+                };
+                let rows = Rows {
+                    data: &a,
+                    stride: k + 3,
+                };
+                packed.product(rows, m, finish, &mut out, stride);
+                let mut ours = Vec::new();
+                let mut expected = Vec::new();
+                for i in 0..m {
+                    assert_eq!(out[i * stride + n..][..2], [7.0, 7.0], "the gap is left");
+                    for j in 0..n {
+                        let sum: f64 = (0..k)
+                            .map(|l| f64::from(a[i * (k + 3) + l]) * f64::from(b[j * k + l]))
+                            .sum();
+                        let all = sum + f64::from(bias[j]) + f64::from(rest[i * n + j]);
+                        ours.push(out[i * stride + j]);
+                        expected.push(all.max(0.0));
+                    }
                 }
+                assert!(error(&ours, &expected) < 1e-6, "{m} {k} {n}");
             }
-            assert!(error(&ours, &expected) < 1e-6, "{m} {k} {n}");
         }
-    }
+    });
 }
 
 fn convolved(x: &[f32], weight: &[f32], bias: &[f32], [n, h, w, input]: [usize; 4]) -> Vec<f64> {
@@ -89,23 +138,25 @@ fn convolved(x: &[f32], weight: &[f32], bias: &[f32], [n, h, w, input]: [usize; 
 
 #[test]
 fn a_convolution_equals_its_definition_at_every_border() {
-    for (h, w) in [(1, 1), (4, 4), (7, 7), (5, 9), (14, 3)] {
-        for (input, output) in [(1, 1), (3, 5), (16, 32), (40, 24)] {
-            let x = numbers(2 * h * w * input, 1);
-            let weight = numbers(output * input * 9, 2);
-            let bias = numbers(output, 3);
-            let conv = Conv3x3::new(&weight, input, bias.clone());
-            let mut out = vec![0.0; 2 * h * w * output];
-            let mut scratch = Scratch::default();
-            conv.forward(&x, [h, w], Activation::Identity, &mut out, &mut scratch);
-            let expected = convolved(&x, &weight, &bias, [2, h, w, input]);
-            let found = error(&out, &expected);
-            assert!(found < 2e-6, "{h}×{w} {input}→{output}: {found:e}");
-            let expected: Vec<f32> = out.iter().map(|x| x.max(0.0)).collect();
-            conv.forward(&x, [h, w], Activation::Relu, &mut out, &mut scratch);
-            assert_eq!(out, expected);
+    at_every_width(|| {
+        for (h, w) in [(1, 1), (4, 4), (7, 7), (5, 9), (14, 3)] {
+            for (input, output) in [(1, 1), (3, 5), (16, 32), (40, 24)] {
+                let x = numbers(2 * h * w * input, 1);
+                let weight = numbers(output * input * 9, 2);
+                let bias = numbers(output, 3);
+                let conv = Conv3x3::new(&weight, input, bias.clone());
+                let mut out = vec![0.0; 2 * h * w * output];
+                let mut scratch = Scratch::default();
+                conv.forward(&x, [h, w], Activation::Identity, &mut out, &mut scratch);
+                let expected = convolved(&x, &weight, &bias, [2, h, w, input]);
+                let found = error(&out, &expected);
+                assert!(found < 2e-6, "{h}×{w} {input}→{output}: {found:e}");
+                let expected: Vec<f32> = out.iter().map(|x| x.max(0.0)).collect();
+                conv.forward(&x, [h, w], Activation::Relu, &mut out, &mut scratch);
+                assert_eq!(out, expected);
+            }
         }
-    }
+    });
 }
 
 #[test]
@@ -144,4 +195,36 @@ fn activations_are_their_definitions() {
         Activation::Gelu.apply(&mut y);
         assert!((f64::from(y[0]) - exact).abs() < 4e-7, "{x}: {}", y[0]);
     }
+}
+
+#[test]
+fn rows_are_normalised_and_weighed_as_defined() {
+    at_every_width(|| {
+        for width in [1, 5, 16, 77] {
+            let (x, weight, bias) = (numbers(3 * width, 1), numbers(width, 2), numbers(width, 3));
+            let mut ours = x.clone();
+            layer_norm(&mut ours, &weight, &bias, 1e-5);
+            let mut expected = Vec::new();
+            for row in x.chunks(width) {
+                let n = width as f64;
+                let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+                let off = |x: &f32| f64::from(*x) - mean;
+                let variance = row.iter().map(|x| off(x).powi(2)).sum::<f64>() / n;
+                expected.extend((row.iter().zip(&weight).zip(&bias)).map(|((x, w), b)| {
+                    off(x) / (variance + 1e-5).sqrt() * f64::from(*w) + f64::from(*b)
+                }));
+            }
+            assert!(error(&ours, &expected) < 1e-6, "{width}");
+
+            let mut ours = x[..width].to_vec();
+            let seen = width.div_ceil(2);
+            softmax(&mut ours, seen, 3.0);
+            let terms = x[..seen].iter().map(|x| (3.0 * f64::from(*x)).exp());
+            let all: f64 = terms.clone().sum();
+            let expected: Vec<f64> = (terms.map(|t| t / all))
+                .chain(std::iter::repeat_n(0.0, width - seen))
+                .collect();
+            assert!(error(&ours, &expected) < 1e-6, "{width}");
+        }
+    });
 }

@@ -148,6 +148,9 @@ pub(super) fn read(file: &mut (impl Read + Seek), size: u64) -> Result<(Format, 
              hint: fetch them by `git lfs pull`"
             .to_owned());
     }
+    if start.starts_with(b"<") {
+        return Err("it is a web page, not weights\nhint: download the file itself".to_owned());
+    }
     let entries = header::read(file, size)?;
     let found = Found {
         entries,

@@ -129,6 +129,11 @@ fn broken_files_are_refused_by_name() {
     let twice = br#"{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("empty", vec![], "too few"),
+        (
+            "a web page",
+            b"<!DOCTYPE html><html>".to_vec(),
+            "it is a web page",
+        ),
         ("seven bytes", vec![0; 7], "too few"),
         ("no header", vec![0; 8], "not what safetensors writes"),
         (

@@ -347,7 +347,15 @@ fn batches_filled_for_a_device_change_nothing() {
             anyhow::ensure!(i != 2, "no image 2");
             Ok(Cow::Borrowed(&many[i]))
         };
-        let [a, b] = [&here, &there].map(|clip| clip.encode_fetched(5, &fetch).unwrap());
+        let told = std::sync::atomic::AtomicUsize::new(0);
+        let [a, b] = [&here, &there].map(|clip| {
+            let tell = |done| {
+                told.fetch_max(done, std::sync::atomic::Ordering::Relaxed);
+            };
+            let rows = clip.encode_fetched(5, &fetch, &tell).unwrap();
+            assert_eq!(told.swap(0, std::sync::atomic::Ordering::Relaxed), 5);
+            rows
+        });
         for (i, (a, b)) in a.iter().zip(&b).enumerate() {
             match (a, b) {
                 (Ok(a), Ok(b)) => assert!(i != 2 && error(a, b) < STAGE),
