@@ -273,11 +273,18 @@ fn images_that_cannot_be_read_are_all_named_and_the_others_kept() {
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
     }
+    // Equal bytes, but two files to mend.
+    let empty = ["pets/n01/8.png", "pets/n01/9.png"];
+    for name in empty {
+        space.write(name, "");
+    }
     fails(
         &space,
         1,
         &[
-            "2 of 6 images cannot be read",
+            "4 of 8 images cannot be read",
+            "n01/8.png",
+            "n01/9.png",
             "n01/2.png",
             "n02/3.PNG",
             "hint:",
@@ -285,6 +292,9 @@ fn images_that_cannot_be_read_are_all_named_and_the_others_kept() {
     );
     picture(&space, "pets/n01/2.png", 2);
     picture(&space, "pets/n02/3.PNG", 30);
+    for name in empty {
+        std::fs::remove_file(space.path().join(name)).unwrap();
+    }
     let (ran, _) = space.exec(&["p.toml"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let items = space.events();

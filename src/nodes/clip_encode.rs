@@ -304,29 +304,31 @@ const NAMED: usize = 20;
 /// Names the images that have no value, with the reason of each.
 fn refuse_unreadable(split: &Split, done: &Done) -> Result<()> {
     let missing = done.list.iter().filter(|(_, value)| value.is_empty());
-    let reasons: Vec<String> = missing
-        .filter_map(|(item, _)| {
-            let ImageTask(i) = item.task()?;
-            let reason = match split.image(*i) {
-                Err(error) => format!("{error:#}"),
-                Ok(_) => format!("`{}` could not be read before", split.image_name(*i)),
-            };
-            Some(reason.replace("\nhint:", " —"))
-        })
-        .collect();
-    if reasons.is_empty() {
+    let missing: BTreeSet<&[u8]> = missing.map(|(item, _)| item.id.as_slice()).collect();
+    if missing.is_empty() {
         return Ok(());
     }
-    let more = match reasons.len().checked_sub(NAMED) {
-        Some(more) if more > 0 => format!("\n  and {more} more"),
-        _ => String::new(),
+    // Images of equal bytes are one item, but each is a file to mend.
+    let bad: Vec<usize> = (0..split.len())
+        .filter(|i| missing.contains(split.image_id(*i).as_bytes().as_slice()))
+        .collect();
+    let reason = |i: &usize| match split.image(*i) {
+        Err(error) => format!("{error:#}"),
+        Ok(_) => format!("`{}` could not be read before", split.image_name(*i)),
     };
-    let shown: Vec<String> = reasons.iter().take(NAMED).map(|r| format!("\n  {r}")).collect();
+    let shown = bad.iter().take(NAMED).map(reason).map(|reason| {
+        let reason = reason.split("\nhint:").next().unwrap_or_default();
+        format!("\n  {reason}")
+    });
+    let shown: String = shown.collect();
+    let more = match bad.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
     bail!(
-        "{} of {} images cannot be read:{}{more}\nhint: mend them or move them away; the others are encoded and kept",
-        reasons.len(),
-        split.len(),
-        shown.concat()
+        "{} of {} images cannot be read:{shown}{more}\nhint: mend them or move them away; the others are encoded and kept",
+        bad.len(),
+        split.len()
     )
 }
 
