@@ -167,6 +167,17 @@ impl Place {
             .collect()
     }
 
+    /// What `load` makes of each bottleneck of the first `stages` stages.
+    pub(super) fn stages<B>(
+        config: &ResnetConfig,
+        stages: usize,
+        mut load: impl FnMut(&Self) -> Result<B>,
+    ) -> Result<Vec<Vec<B>>> {
+        (1..=stages)
+            .map(|stage| Self::stage(config, stage).iter().map(&mut load).collect())
+            .collect()
+    }
+
     pub(super) fn name(&self, part: &str) -> String {
         format!("{}.{part}", self.prefix)
     }
@@ -230,15 +241,7 @@ impl Trunk {
         let mut conv =
             |(conv, bn, shape): (String, String, _)| Conv::load(source, &conv, &bn, shape);
         let stem = [conv(one)?, conv(two)?, conv(three)?];
-        let stages = (1..=stages)
-            .map(|stage| {
-                let places = Place::stage(config, stage);
-                places
-                    .iter()
-                    .map(|place| Bottleneck::load(source, place))
-                    .collect()
-            })
-            .collect::<Result<_>>()?;
+        let stages = Place::stages(config, stages, |place| Bottleneck::load(source, place))?;
         Ok(Self { stem, stages })
     }
 

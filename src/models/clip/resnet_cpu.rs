@@ -142,12 +142,7 @@ impl CpuTrunk {
             conv1: Linear::new(Packed::new(27, output, weight), one.bias.clone()),
             conv2: conv3x3(conv(two)?),
             conv3: conv3x3(conv(three)?),
-            stages: (1..=stages)
-                .map(|stage| {
-                    let places = Place::stage(config, stage);
-                    (places.iter().map(|place| Bottleneck::load(source, place))).collect()
-                })
-                .collect::<Result<_>>()?,
+            stages: Place::stages(config, stages, |place| Bottleneck::load(source, place))?,
             size: config.size,
         })
     }
