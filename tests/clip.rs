@@ -362,3 +362,25 @@ fn pictures_in_every_mode_are_resized_and_cropped_as_pillow_does() {
         assert_eq!(sum.sum(), crc, "{name} to {size}");
     }
 }
+
+#[test]
+fn what_is_remembered_of_weights_depends_on_how_they_were_read() {
+    use runner::{
+        digest::FileMemo,
+        node::{Family, ModelFolder},
+    };
+    let folder = tempfile::tempdir().unwrap();
+    unpack("hf", folder.path());
+    // The memory keeps nothing of files that were changed a moment ago.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let parts = |architecture, memo: &FileMemo| {
+        let path = folder.path().to_owned();
+        let model = ModelFolder::open(path, Family::Clip, architecture, "f32", memo).unwrap();
+        model.parts().clone()
+    };
+    let expected = parts(None, &FileMemo::in_memory());
+    // First with a name that does not fit, as a user may, then without it.
+    let memo = FileMemo::in_memory();
+    assert_ne!(parts(Some("ViT-B-32"), &memo), expected);
+    assert_eq!(parts(None, &memo), expected);
+}

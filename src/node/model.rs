@@ -17,7 +17,7 @@ use crate::{
     models::clip::{
         checkpoint::{Checkpoint, is_model},
         config,
-        folder::Part,
+        folder::{Part, WEIGHTS_FILE},
         tokenizer::Dialect,
     },
 };
@@ -33,9 +33,9 @@ pub enum Family {
 }
 
 /// The weights file of an open_clip folder that `finetune` writes.
-pub const CLIP_WEIGHTS: &str = "open_clip_model.safetensors";
+pub const CLIP_WEIGHTS: &str = WEIGHTS_FILE;
 /// The configuration of an open_clip folder.
-pub const CLIP_CONFIG: &str = "open_clip_config.json";
+pub const CLIP_CONFIG: &str = config::CONFIG_FILE;
 
 /// A model's files and how they are to be loaded.
 pub struct ModelFolder {
@@ -195,11 +195,11 @@ const CLIP_PARTS: [(&str, Part); 3] = [
 
 /// One digest for each part's tensors: names, types, shapes and bytes.
 fn clip_tensors(checkpoint: &Checkpoint, memo: &FileMemo) -> Result<Value> {
-    const TAG: &str = "clip tensors v2";
+    let tag = format!("clip tensors v2 {}", checkpoint.layout());
     let path = checkpoint.path();
     // An index can stay as it is while the files that it names change.
     let whole = !checkpoint.is_sharded();
-    if let Some(known) = memo.noted(path, TAG).filter(|_| whole)
+    if let Some(known) = memo.noted(path, &tag).filter(|_| whole)
         && let Ok(value) = serde_json::from_slice(&known)
     {
         return Ok(value);
@@ -218,7 +218,7 @@ fn clip_tensors(checkpoint: &Checkpoint, memo: &FileMemo) -> Result<Value> {
     }
     let value = Value::Object(digests);
     if whole {
-        memo.note(path, TAG, value.to_string().as_bytes());
+        memo.note(path, &tag, value.to_string().as_bytes());
     }
     Ok(value)
 }

@@ -9,7 +9,7 @@ use super::{
     config::{
         self, Activation, CONFIG_FILE, Config, HF_CONFIG, HF_PREPROCESSOR, ImageConfig, MAX_FILE,
     },
-    folder::expected,
+    folder::{WEIGHTS_FILE, expected},
     hugging_face,
     tokenizer::{Dialect, Tokenizer, TooLong},
 };
@@ -17,7 +17,7 @@ use crate::models::weights::{self, Format, Weights, WeightsError, read_small};
 
 /// Where `open_clip` puts weights, best first.
 const OPEN_CLIP: [&str; 3] = [
-    "open_clip_model.safetensors",
+    WEIGHTS_FILE,
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 ];
@@ -259,6 +259,15 @@ impl Checkpoint {
     /// dialect of its special tokens.
     pub fn tokenizer_files(&self) -> (Option<&Path>, Dialect) {
         (self.tokenizer.as_deref(), self.dialect)
+    }
+
+    /// Whose names the tensors have in the file; the same file read under the
+    /// other names would seem to have other parts.
+    pub fn layout(&self) -> &'static str {
+        match self.layout {
+            Layout::OpenClip => "open_clip",
+            Layout::HuggingFace => "transformers",
+        }
     }
 
     /// Whether the weights are in several files.

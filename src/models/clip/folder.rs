@@ -15,6 +15,9 @@ use super::{
 };
 use crate::models::weights::{self, Expected, RawTensor};
 
+/// The file of weights in a folder of `open_clip`.
+pub const WEIGHTS_FILE: &str = "open_clip_model.safetensors";
+
 /// What a result can depend on by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
@@ -108,7 +111,6 @@ pub fn write_folder(
         .iter()
         .map(|(name, data)| (name.as_str(), data))
         .collect();
-    // Weights may have come in several types; a trained one is f32.
     let mut tensors = Vec::new();
     let mut replaced = BTreeMap::new();
     for raw in weights.tensors() {
@@ -142,10 +144,8 @@ pub fn write_folder(
         );
     }
     fs_err::create_dir_all(dest)?;
-    weights::write(
-        &dest.join("open_clip_model.safetensors"),
-        tensors,
-        |tensor| match replaced.remove(&tensor.name) {
+    weights::write(&dest.join(WEIGHTS_FILE), tensors, |tensor| {
+        match replaced.remove(&tensor.name) {
             Some(bytes) => Ok(RawTensor {
                 name: tensor.name.clone(),
                 dtype: tensor.dtype.clone(),
@@ -153,8 +153,8 @@ pub fn write_folder(
                 bytes,
             }),
             None => weights.raw(&tensor.name),
-        },
-    )?;
+        }
+    })?;
     let config = serde_json::to_string_pretty(&config::to_open_clip(source.config())?)?;
     fs_err::write(dest.join(CONFIG_FILE), config + "\n")?;
     Ok(())

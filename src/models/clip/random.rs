@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use super::{
     config::{self, CONFIG_FILE, Config},
-    folder::expected,
+    folder::{WEIGHTS_FILE, expected},
 };
 use crate::models::weights::{RawTensor, Tensor, write};
 
@@ -32,19 +32,15 @@ pub fn write_random(dest: &Path, architecture: &str) -> Result<()> {
         })
         .collect();
     fs_err::create_dir_all(dest)?;
-    write(
-        &dest.join("open_clip_model.safetensors"),
-        tensors,
-        |tensor| {
-            let number = names.partition_point(|name| *name < tensor.name);
-            Ok(RawTensor {
-                name: tensor.name.clone(),
-                dtype: tensor.dtype.clone(),
-                shape: tensor.shape.clone(),
-                bytes: bytes(&tensor.name, number as u64, &tensor.shape),
-            })
-        },
-    )?;
+    write(&dest.join(WEIGHTS_FILE), tensors, |tensor| {
+        let number = names.partition_point(|name| *name < tensor.name);
+        Ok(RawTensor {
+            name: tensor.name.clone(),
+            dtype: tensor.dtype.clone(),
+            shape: tensor.shape.clone(),
+            bytes: bytes(&tensor.name, number as u64, &tensor.shape),
+        })
+    })?;
     let config = serde_json::to_string_pretty(&config::to_open_clip(&config)?)?;
     fs_err::write(dest.join(CONFIG_FILE), config + "\n")?;
     Ok(())

@@ -14,10 +14,13 @@ mod shapes;
 pub(super) use self::{
     hugging_face::{CONFIG_FILE as HF_CONFIG, PREPROCESSOR as HF_PREPROCESSOR, hugging_face},
     named::named,
-    open_clip::{CONFIG_FILE, open_clip},
+    open_clip::open_clip,
     shapes::from_shapes,
 };
-pub use self::{named::architectures, open_clip::to_open_clip};
+pub use self::{
+    named::architectures,
+    open_clip::{CONFIG_FILE, to_open_clip},
+};
 use crate::models::cpu;
 
 /// The longest configuration read, in bytes.

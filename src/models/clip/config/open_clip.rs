@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The file's name in a model folder.
-pub(in crate::models::clip) const CONFIG_FILE: &str = "open_clip_config.json";
+pub const CONFIG_FILE: &str = "open_clip_config.json";
 
 /// Reads a configuration from the bytes of its file.
 ///
