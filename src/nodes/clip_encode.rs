@@ -15,11 +15,12 @@ use crate::{
     artifact::{Answers, Artifact, Embeddings, LabelUse, Output, Row, Type},
     data::Split,
     models::{
-        clip::{Tower, tokenizer::TooLong},
+        clip::Tower,
         image::Rgb8,
     },
     node::{Accept, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port},
     nodes::{
+        doubtful::{LongText, doubtful},
         prompt_set::PromptSet,
         template::{OneOrMany, Templates},
     },
@@ -48,17 +49,6 @@ pub(super) struct ClipEncode {
     /// Leave out candidates that the class has already chosen.
     #[serde(default)]
     drop_chosen: bool,
-}
-
-/// What becomes of texts that are too long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum LongText {
-    /// Their last tokens are cut off.
-    #[default]
-    Cut,
-    /// They are an error.
-    Refuse,
 }
 
 /// What an image item carries: its position in the split.
@@ -216,7 +206,7 @@ impl Node for ClipEncode {
                 })
                 .collect::<Result<_>>()?;
             if self.too_long == LongText::Refuse {
-                self.check_texts(inputs, texts.iter().map(String::as_str), ctx)?;
+                doubtful(inputs, self.too_long, texts.iter().map(String::as_str))?;
             }
             let clip = ctx.models()?.clip(folder, Tower::Text)?;
             let embeddings = clip.encode_texts(&texts)?;
@@ -282,7 +272,7 @@ impl Node for ClipEncode {
         }
         let (rows, classes) = self.rows(inputs)?;
         let texts: BTreeSet<&str> = rows.iter().filter_map(|row| row.text.as_deref()).collect();
-        self.check_texts(inputs, texts.into_iter(), ctx)?;
+        doubtful(inputs, self.too_long, texts.into_iter())?.warn(ctx);
         for row in &rows {
             push(row.text.as_deref().unwrap_or_default().as_bytes())?;
         }
@@ -339,44 +329,6 @@ impl ClipEncode {
             Some(set) => set.templates(),
             None => self.prompts.list(),
         }
-    }
-
-    /// Tells which texts are cut and which the reference might read otherwise.
-    fn check_texts<'t>(
-        &self,
-        inputs: &Inputs,
-        texts: impl Iterator<Item = &'t str>,
-        ctx: &Ctx<'_>,
-    ) -> Result<()> {
-        let checkpoint = inputs.model("model")?.checkpoint()?;
-        let tokenizer = checkpoint.tokenizer(match self.too_long {
-            LongText::Cut => TooLong::Cut,
-            LongText::Refuse => TooLong::Refuse,
-        })?;
-        let context = checkpoint.config().text.context;
-        let (mut cut, mut unsure) = (Vec::new(), Vec::new());
-        for text in texts {
-            let tokens = tokenizer.tokenize(text, context)?;
-            if tokens.truncated {
-                cut.push(text);
-            }
-            unsure.extend(tokens.unsure.map(|why| why.warning(text)));
-        }
-        if let Some(first) = cut.first() {
-            let start: String = first.chars().take(60).collect();
-            (ctx.warn)(format!(
-                "{} of the texts have more than {context} tokens and are cut, among them `{start}…`\nhint: shorten them, or say too_long = \"refuse\"",
-                cut.len()
-            ));
-        }
-        if let Some(first) = unsure.first() {
-            let more = match unsure.len() {
-                1 => String::new(),
-                n => format!(" ({} more texts are like it)", n - 1),
-            };
-            (ctx.warn)(format!("{first}{more}"));
-        }
-        Ok(())
     }
 
     /// Every text in row order (class, candidate, template), and the classes.

@@ -1,5 +1,6 @@
 //! The list of kinds: a new one is a file here and a line below.
 
+mod doubtful;
 #[cfg(test)]
 mod in_memory;
 mod prompt_set;

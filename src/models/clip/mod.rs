@@ -66,7 +66,8 @@ pub struct Clip {
     config: Config,
     image: Option<ImageTower>,
     text: Option<TextTower>,
-    tokenizer: Tokenizer,
+    /// There with the text tower.
+    tokenizer: Option<Tokenizer>,
     logit_scale: f32,
     runner: Runner,
 }
@@ -115,11 +116,14 @@ impl Clip {
             Tower::Image => None,
             _ => Some(TextTower::load(source, &config)?),
         };
+        let tokenizer = (text.is_some())
+            .then(|| checkpoint.tokenizer(TooLong::Cut))
+            .transpose()?;
         Ok(Self {
             config,
             image,
             text,
-            tokenizer: checkpoint.tokenizer(TooLong::Cut)?,
+            tokenizer,
             logit_scale: scale,
             runner,
         })
@@ -183,11 +187,9 @@ impl Clip {
     /// # Errors
     /// As [`Clip::encode_images`], for the text tower.
     pub fn encode_texts(&self, texts: &[String]) -> Result<Vec<f32>> {
-        let tower = self
-            .text
-            .as_ref()
+        let (tower, tokenizer) = (self.text.as_ref().zip(self.tokenizer.as_ref()))
             .context("encode texts without the text tower")?;
-        let tokens = tokenize(texts, &self.tokenizer, self.config.text.context)?;
+        let tokens = tokenize(texts, tokenizer, self.config.text.context)?;
         // Neighbours of like length, so that few places are padding.
         let mut order: Vec<usize> = (0..tokens.len()).collect();
         order.sort_by_key(|&i| tokens[i].end());

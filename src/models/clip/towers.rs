@@ -7,7 +7,7 @@ use super::{
     attnpool::AttentionPool,
     config::{Config, ImageConfig, ResnetConfig},
     resnet::{ModifiedResNet, Trunk},
-    resnet_cpu::CpuTrunk,
+    resnet_cpu::{CpuTrunk, Map},
     rows,
     runner::Runner,
     tensors::Source,
@@ -80,6 +80,14 @@ fn kept(features: Tensor<2>, n: usize) -> Result<Vec<f32>> {
     rows(features.narrow(0, 0, n))
 }
 
+/// The maps of `n` images as burn takes them: [n, side · side, channels].
+fn places(map: Map, n: usize) -> Tensor<3> {
+    let places = map.side * map.side;
+    let channels = map.data.len() / (n * places);
+    let data = TensorData::new(map.data, [n, places, channels]);
+    Tensor::from_data(data, &Device::flex())
+}
+
 /// A `ModifiedResNet` on the CPU: the attention pool is a small part, and burn's.
 #[derive(Debug)]
 pub(super) struct CpuResnet {
@@ -98,12 +106,10 @@ impl CpuResnet {
     /// Normalised images [n, size, size, 3] → features [n, embed].
     pub(super) fn forward(&self, images: &[f32]) -> Result<Vec<f32>> {
         let map = self.trunk.forward(images, &mut Scratch::default());
-        let n = self.trunk.images(images);
-        let places = map.side * map.side;
-        let channels = map.data.len() / (n * places);
-        let data = TensorData::new(map.data, [n, places, channels]);
-        let places: Tensor<3> = Tensor::from_data(data, &Device::flex());
-        rows(self.attnpool.forward(places))
+        rows(
+            self.attnpool
+                .forward(places(map, self.trunk.images(images))),
+        )
     }
 }
 
@@ -136,10 +142,9 @@ impl ResnetTrunk {
             Self::Burn(trunk) => trunk.forward(runner.planes(images)),
             Self::Cpu(trunk) => {
                 let map = trunk.forward(&runner.pixels(images), &mut Scratch::default());
-                let (n, side) = (images.len(), map.side);
-                let channels = map.data.len() / (n * side * side);
-                let data = TensorData::new(map.data, [n, side * side, channels]);
-                let x: Tensor<3> = Tensor::from_data(data, &Device::flex());
+                let side = map.side;
+                let x = places(map, images.len());
+                let [n, _, channels] = x.dims();
                 x.swap_dims(1, 2).reshape([n, channels, side, side])
             }
         }

@@ -217,6 +217,7 @@ fn one_tower_is_enough_for_its_work() {
             .contains("image tower")
     );
     let image = load(Tower::Image);
+    assert!(image.tokenizer.is_none(), "images need no tokenizer");
     assert_eq!(
         image.encode_images(&images()).unwrap(),
         both.encode_images(&images()).unwrap()

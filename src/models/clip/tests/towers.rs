@@ -228,7 +228,7 @@ fn every_stage_of_every_text_tower_equals_the_reference() {
         let texts: Vec<String> = (texts().iter())
             .map(|text| text.replace("<end_of_text>", end))
             .collect();
-        let tokens = tokenize(&texts, &clip.tokenizer, 77).unwrap();
+        let tokens = tokenize(&texts, clip.tokenizer.as_ref().unwrap(), 77).unwrap();
         let burn = with_source(folder.path(), |_| {}, text::TextTower::load);
         for tower in [
             &TextTower::Burn(Box::new(burn)),
