@@ -12,6 +12,8 @@ pub(crate) enum Activation {
     Gelu,
     /// x·σ(1.702·x).
     QuickGelu,
+    /// x·σ(x), also called swish.
+    Silu,
 }
 
 impl Activation {
@@ -23,6 +25,7 @@ impl Activation {
             Self::Relu => xs.iter_mut().for_each(|x| *x = x.max(0.0)),
             Self::Gelu => xs.iter_mut().for_each(|x| *x = gelu(*x)),
             Self::QuickGelu => xs.iter_mut().for_each(|x| *x /= 1.0 + exp(-1.702 * *x)),
+            Self::Silu => xs.iter_mut().for_each(|x| *x = silu(*x)),
         }
     }
 }
@@ -50,6 +53,12 @@ pub(super) fn exp(x: f32) -> f32 {
     let half = (n as i32) >> 1;
     let power = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
     p * power(half) * power(n as i32 - half)
+}
+
+/// x·σ(x).
+#[inline(always)]
+pub(super) fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
 }
 
 /// x·(1 + erf(x / √2)) / 2 with Abramowitz and Stegun's formula 7.1.26, whose

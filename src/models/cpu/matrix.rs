@@ -13,13 +13,13 @@ use pulp::{Simd, WithSimd};
 use super::{activation::Activation, dispatch};
 
 /// Rows of a tile where vectors hold 16 numbers and there are 32 registers.
-const TALL: usize = 12;
+pub(super) const TALL: usize = 12;
 /// Rows of a tile elsewhere.
-const SHORT: usize = 6;
+pub(super) const SHORT: usize = 6;
 /// Numbers of the left side that stay in the second-level cache.
 const BLOCK: usize = 96 << 10;
 /// Terms of a partial sum.
-const PART: usize = 256;
+pub(super) const PART: usize = 256;
 
 /// The right side of a product, [k, n], in panels.
 #[derive(Clone, Debug)]
@@ -51,13 +51,24 @@ pub(crate) struct Finish<'a> {
     pub(crate) activation: Activation,
 }
 
-impl Finish<'_> {
+impl<'a> Finish<'a> {
     /// The product as it is.
     pub(crate) const PLAIN: Self = Self {
         bias: None,
         add: None,
         activation: Activation::Identity,
     };
+
+    /// What `columns` columns from `from` on end with, of the row that starts
+    /// `row` numbers into `add`.
+    #[inline(always)]
+    pub(super) fn of(self, row: usize, from: usize, columns: usize) -> Finish<'a> {
+        Self {
+            bias: self.bias.map(|bias| &bias[from..from + columns]),
+            add: self.add.map(|add| &add[row + from..][..columns]),
+            activation: self.activation,
+        }
+    }
 }
 
 impl Packed {
@@ -129,7 +140,7 @@ impl Packed {
 }
 
 /// Asks how many numbers a vector holds.
-struct Lanes;
+pub(super) struct Lanes;
 
 impl WithSimd for Lanes {
     type Output = usize;
@@ -200,46 +211,76 @@ impl Product<'_> {
         let rows: [&[f32]; M] =
             std::array::from_fn(|m| &self.a.data[(row + m) * self.a.stride + part..][..terms]);
         let panel = &self.b.panels[(j * k + part) * width..][..terms * width];
-        let (panel, _) = S::as_simd_f32s(panel);
-        let mut sums = [[simd.splat_f32s(0.0); 2]; M];
-        for (i, b) in panel.chunks_exact(2).enumerate().take(terms) {
-            for m in 0..M {
-                let a = simd.splat_f32s(rows[m][i]);
-                sums[m][0] = simd.mul_add_e_f32s(a, b[0], sums[m][0]);
-                sums[m][1] = simd.mul_add_e_f32s(a, b[1], sums[m][1]);
-            }
-        }
+        let mut sums = [[[simd.splat_f32s(0.0); 2]; 1]; M];
+        multiply(simd, rows, [panel], &mut sums);
         let finish = if end == k { self.finish } else { Finish::PLAIN };
         let from = j * width;
         let columns = width.min(self.b.n - from);
-        for (m, sums) in sums.into_iter().enumerate() {
+        for (m, [sums]) in sums.into_iter().enumerate() {
             let at = (row + m) * self.stride + from;
-            let out = &mut self.out[at..at + columns];
-            let bias = finish.bias.map(|bias| &bias[from..from + columns]);
-            let rest = (finish.add).map(|rest| &rest[(row + m) * self.b.n + from..][..columns]);
-            let lanes = S::F32_LANES.min(columns);
-            for (i, mut sum) in sums.into_iter().enumerate() {
-                let columns_of = i * lanes..columns.min((i + 1) * S::F32_LANES);
-                if columns_of.is_empty() {
-                    break;
-                }
-                if part > 0 {
-                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&out[columns_of.clone()]));
-                }
-                if let Some(bias) = bias {
-                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&bias[columns_of.clone()]));
-                }
-                if let Some(rest) = rest {
-                    sum = simd.add_f32s(sum, simd.partial_load_f32s(&rest[columns_of.clone()]));
-                }
-                if finish.activation == Activation::Relu {
-                    sum = simd.max_f32s(sum, simd.splat_f32s(0.0));
-                }
-                simd.partial_store_f32s(&mut out[columns_of], sum);
-            }
-            if matches!(finish.activation, Activation::Gelu | Activation::QuickGelu) {
-                finish.activation.apply(out);
+            let end = finish.of((row + m) * self.b.n, from, columns);
+            store(simd, sums, &mut self.out[at..at + columns], part > 0, end);
+        }
+    }
+}
+
+/// Adds the products of `M` rows and `P` panels, a number of each row and two
+/// vectors of each panel at a time, to `sums`.
+#[inline(always)]
+pub(super) fn multiply<S: Simd, const M: usize, const P: usize>(
+    simd: S,
+    rows: [&[f32]; M],
+    panels: [&[f32]; P],
+    sums: &mut [[[S::f32s; 2]; P]; M],
+) {
+    let terms = rows.iter().map(|row| row.len()).min().unwrap_or(0);
+    let rows = rows.map(|row| &row[..terms]);
+    let panels = panels.map(|panel| &S::as_simd_f32s(panel).0.as_chunks::<2>().0[..terms]);
+    for i in 0..terms {
+        let b = panels.map(|panel| panel[i]);
+        for (row, sums) in rows.iter().zip(&mut *sums) {
+            let a = simd.splat_f32s(row[i]);
+            for (sums, b) in sums.iter_mut().zip(b) {
+                sums[0] = simd.mul_add_e_f32s(a, b[0], sums[0]);
+                sums[1] = simd.mul_add_e_f32s(a, b[1], sums[1]);
             }
         }
+    }
+}
+
+/// Writes a row of a tile to `out`, which is shorter than two vectors at the
+/// end of a matrix; `again` if it holds the first part of the sums. The slices
+/// of `finish` are as long as `out`.
+#[inline(always)]
+pub(super) fn store<S: Simd>(
+    simd: S,
+    sums: [S::f32s; 2],
+    out: &mut [f32],
+    again: bool,
+    finish: Finish<'_>,
+) {
+    let columns = out.len();
+    let lanes = S::F32_LANES.min(columns);
+    for (i, mut sum) in sums.into_iter().enumerate() {
+        let columns_of = i * lanes..columns.min((i + 1) * S::F32_LANES);
+        if columns_of.is_empty() {
+            break;
+        }
+        if again {
+            sum = simd.add_f32s(sum, simd.partial_load_f32s(&out[columns_of.clone()]));
+        }
+        if let Some(bias) = finish.bias {
+            sum = simd.add_f32s(sum, simd.partial_load_f32s(&bias[columns_of.clone()]));
+        }
+        if let Some(rest) = finish.add {
+            sum = simd.add_f32s(sum, simd.partial_load_f32s(&rest[columns_of.clone()]));
+        }
+        if finish.activation == Activation::Relu {
+            sum = simd.max_f32s(sum, simd.splat_f32s(0.0));
+        }
+        simd.partial_store_f32s(&mut out[columns_of], sum);
+    }
+    if !matches!(finish.activation, Activation::Identity | Activation::Relu) {
+        finish.activation.apply(out);
     }
 }

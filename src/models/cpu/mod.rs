@@ -14,20 +14,24 @@
 )]
 
 mod activation;
+mod attention;
 mod linear;
 mod matrix;
 mod rows;
 mod scratch;
+mod weight;
 mod winograd;
 
 use pulp::WithSimd;
 
 pub(crate) use self::{
     activation::Activation,
+    attention::attention,
     linear::Linear,
     matrix::{Finish, Packed, Rows},
-    rows::{layer_norm, softmax},
+    rows::{layer_norm, rms_norm, softmax},
     scratch::Scratch,
+    weight::{Format, Gated, Weight},
     winograd::Conv3x3,
 };
 

@@ -18,20 +18,41 @@ pub(crate) fn layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f
     });
 }
 
+/// Root-mean-square normalization (Zhang and Sennrich, 2019) of every row of
+/// `x`, which are as long as `weight`: x / √(mean of x² + ε) · weight, in `out`.
+pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let width = weight.len();
+    if width == 0 {
+        return;
+    }
+    dispatch(|| {
+        for (row, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            let factor = 1.0 / (sum(row, |x| x * x) / width as f32 + epsilon).sqrt();
+            for ((out, x), weight) in out.iter_mut().zip(row).zip(weight) {
+                *out = x * factor * weight;
+            }
+        }
+    });
+}
+
 /// softmax(scale · row) over the first `seen` places; the others become 0.
 pub(crate) fn softmax(row: &mut [f32], seen: usize, scale: f32) {
     let (row, hidden) = row.split_at_mut(seen);
     hidden.fill(0.0);
-    dispatch(|| {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        for x in &mut *row {
-            *x = exp((*x - largest) * scale);
-        }
-        let factor = 1.0 / sum(row, |x| x);
-        for x in &mut *row {
-            *x *= factor;
-        }
-    });
+    dispatch(|| softmax_of(row, scale));
+}
+
+/// softmax(scale · row), as part of another kernel.
+#[inline(always)]
+pub(super) fn softmax_of(row: &mut [f32], scale: f32) {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for x in &mut *row {
+        *x = exp((*x - largest) * scale);
+    }
+    let factor = 1.0 / sum(row, |x| x);
+    for x in &mut *row {
+        *x *= factor;
+    }
 }
 
 /// The sum of `f` of every number, in sixteen parts, which is vector code and

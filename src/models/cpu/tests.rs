@@ -6,7 +6,7 @@ use super::{activation::exp, *};
 
 /// How wide vectors may be in a test.
 #[derive(Clone, Copy, Debug)]
-enum Vectors {
+pub(super) enum Vectors {
     /// As wide as they come.
     Widest,
     /// Of eight numbers (AVX2), where that exists.
@@ -24,7 +24,7 @@ const ALL: &[Vectors] = &[
 ];
 
 thread_local! {
-    static VECTORS: Cell<Vectors> = const { Cell::new(Vectors::Widest) };
+    pub(super) static VECTORS: Cell<Vectors> = const { Cell::new(Vectors::Widest) };
 }
 
 /// Does `work` with narrower vectors if the test wants that; else gives it back.
@@ -41,7 +41,7 @@ pub(super) fn narrowed<W: WithSimd>(work: W) -> Result<W::Output, W> {
 }
 
 /// Runs a test once for each width of vectors.
-fn at_every_width(test: impl Fn()) {
+pub(super) fn at_every_width(test: impl Fn()) {
     for vectors in ALL {
         VECTORS.set(*vectors);
         test();
@@ -49,7 +49,7 @@ fn at_every_width(test: impl Fn()) {
     VECTORS.set(Vectors::Widest);
 }
 
-fn numbers(n: usize, seed: u32) -> Vec<f32> {
+pub(super) fn numbers(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
     (0..n)
         .map(|_| {
@@ -60,7 +60,7 @@ fn numbers(n: usize, seed: u32) -> Vec<f32> {
 }
 
 /// ‖a - b‖ / ‖b‖; where all is zero, ‖a‖.
-fn error(a: &[f32], b: &[f64]) -> f64 {
+pub(super) fn error(a: &[f32], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     let off: f64 = (a.iter().zip(b))
         .map(|(a, b)| (f64::from(*a) - b).powi(2))
@@ -182,6 +182,10 @@ fn activations_are_their_definitions() {
         let exact = f64::from(*x) / (1.0 + (-1.702 * f64::from(*x)).exp());
         assert!((f64::from(y) - exact).abs() < 1e-6, "{x}");
     }
+    for (x, y) in xs.iter().zip(activated(Activation::Silu)) {
+        let exact = f64::from(*x) / (1.0 + (-f64::from(*x)).exp());
+        assert!((f64::from(y) - exact).abs() < 1e-6, "{x}");
+    }
     // scipy.stats.norm.cdf(x) * x.
     for (x, exact) in [
         (0.0, 0.0),
@@ -213,6 +217,17 @@ fn rows_are_normalised_and_weighed_as_defined() {
                 expected.extend((row.iter().zip(&weight).zip(&bias)).map(|((x, w), b)| {
                     off(x) / (variance + 1e-5).sqrt() * f64::from(*w) + f64::from(*b)
                 }));
+            }
+            assert!(error(&ours, &expected) < 1e-6, "{width}");
+
+            let mut ours = vec![0.0; x.len()];
+            rms_norm(&x, &weight, 1e-5, &mut ours);
+            let mut expected = Vec::new();
+            for row in x.chunks(width) {
+                let square = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+                let size = (square / width as f64 + 1e-5).sqrt();
+                let scaled = |(x, w): (&f32, &f32)| f64::from(*x) / size * f64::from(*w);
+                expected.extend(row.iter().zip(&weight).map(scaled));
             }
             assert!(error(&ours, &expected) < 1e-6, "{width}");
 
