@@ -3,23 +3,39 @@
 //! A template comes as `chat_template.jinja` or in `tokenizer_config.json`, and
 //! renders with the settings and functions of transformers'
 //! `apply_chat_template`, whose ids ordinary text gets. Special tokens come from
-//! the template only: where a message spells one out, it is broken up before
-//! the text is encoded, so that nobody can end a turn from within.
+//! the template only: where a message spells one out, it is text, so that nobody
+//! can end a turn from within.
+//!
+//! Nothing is guessed: a folder without a template is an error. Mistral's own
+//! format for its `SentencePiece` files depends on their version and on what a model
+//! was tuned on, which such a file does not tell.
+//!
+//! Some templates tell the model what day it is. Prompts, and with them the keys
+//! of cached answers, would then change overnight. Here the day is
+//! [`DEFAULT_DATE`] unless another is given, where transformers takes today.
 
-use std::{fmt, path::Path};
+mod folder;
+mod functions;
+#[cfg(test)]
+mod tests;
 
-use anyhow::{Context, Result, anyhow, bail};
-use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig, value::Kwargs};
-use serde::{Deserialize, Serialize};
-
-use super::{
-    tokenizer::{Placed, Tokenizer},
-    weights::read_small,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
 };
 
-/// The longest configuration or template file read, in bytes. Some
-/// configurations list every added token.
-const LONGEST: u64 = 16 << 20;
+use anyhow::{Context, Result, anyhow, bail};
+use jiff::civil::Date;
+use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
+
+pub use self::folder::FILES;
+use super::tokenizer::{Placed, Tokenizer};
+
+/// The day that templates are told where nothing else is said: what the template
+/// of Llama 3.1 itself says where there is no clock.
+pub const DEFAULT_DATE: Date = jiff::civil::date(2024, 7, 26);
+
 /// What one rendering may cost: about a million instructions, or 64 MB.
 const FUEL: u64 = 1_000_000;
 /// Characters without a meaning, one of which marks a broken token. The first
@@ -31,8 +47,10 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// The file it came from, named in errors.
     source: String,
-    bos: Option<String>,
-    eos: Option<String>,
+    /// What the template sees beside the messages.
+    tokens: Value,
+    asks_date: bool,
+    date: Date,
 }
 
 impl fmt::Debug for ChatTemplate {
@@ -43,46 +61,14 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
-/// The fields of `tokenizer_config.json` and `special_tokens_map.json` in use.
-#[derive(Default, Deserialize)]
-struct Config {
-    #[serde(default)]
-    chat_template: Option<serde_json::Value>,
-    #[serde(default)]
-    bos_token: Option<serde_json::Value>,
-    #[serde(default)]
-    eos_token: Option<serde_json::Value>,
-}
-
 impl ChatTemplate {
     /// Reads the template of a Hugging Face folder.
     ///
     /// # Errors
     /// Names the file when there is no template or it does not compile.
     pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("tokenizer_config.json");
-        let mut config: Config = read_json(&path)?.unwrap_or_default();
-        let map: Config = read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
-        let bos = config.bos_token.take().or(map.bos_token);
-        let eos = config.eos_token.take().or(map.eos_token);
-        let jinja = folder.join("chat_template.jinja");
-        let (source, template) = if jinja.exists() {
-            let bytes = read_small(&jinja, LONGEST)?;
-            let text = String::from_utf8(bytes)
-                .map_err(|_| anyhow!("`{}` is not UTF-8", jinja.display()))?;
-            (jinja.display().to_string(), text)
-        } else {
-            let source = path.display().to_string();
-            let text = default_template(config.chat_template.as_ref())
-                .with_context(|| format!("no chat template in `{source}`"))?;
-            (source, text)
-        };
-        Self::compile(
-            &template,
-            &source,
-            text_of(bos.as_ref()),
-            text_of(eos.as_ref()),
-        )
+        let found = folder::find(folder)?;
+        Self::new(&found.template, &found.source, found.tokens)
     }
 
     /// Compiles a template; `source` names it in errors.
@@ -95,25 +81,53 @@ impl ChatTemplate {
         bos: Option<String>,
         eos: Option<String>,
     ) -> Result<Self> {
+        let tokens = [("bos_token", bos), ("eos_token", eos)];
+        let tokens = tokens
+            .into_iter()
+            .filter_map(|(name, token)| Some((name, token?)));
+        Self::new(template, source, tokens.collect())
+    }
+
+    fn new(template: &str, source: &str, tokens: Vec<(&'static str, String)>) -> Result<Self> {
         let mut environment = Environment::new();
         let mut syntax = SyntaxConfig::builder();
         let syntax = syntax.trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.context("failed to set up chat templates")?);
         environment.set_fuel(Some(FUEL));
+        functions::add(&mut environment);
+        functions::set_date(&mut environment, DEFAULT_DATE);
         environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", tojson);
-        environment
-            .add_template_owned("chat", template.to_owned())
+            .add_template_owned("chat", without_generation(template))
             .map_err(|error| anyhow!("`{source}` is not a chat template: {}", shown(&error)))?;
+        let asks_date = (environment.get_template("chat"))
+            .is_ok_and(|chat| chat.undeclared_variables(false).contains("strftime_now"));
         Ok(Self {
             environment,
             source: source.to_owned(),
-            bos,
-            eos,
+            // As in the reference, a token that is not set is not defined either.
+            tokens: Value::from(tokens.into_iter().collect::<BTreeMap<_, _>>()),
+            asks_date,
+            date: DEFAULT_DATE,
         })
+    }
+
+    /// Tells the template another day.
+    #[must_use]
+    pub fn with_date(mut self, date: Date) -> Self {
+        functions::set_date(&mut self.environment, date);
+        self.date = date;
+        self
+    }
+
+    /// The day that the template is told.
+    pub fn date(&self) -> Date {
+        self.date
+    }
+
+    /// Whether the template asks what day it is, so that prompts may change with
+    /// [`ChatTemplate::with_date`].
+    pub fn depends_on_date(&self) -> bool {
+        self.asks_date
     }
 
     /// The text of a conversation of one user turn, up to where the model answers.
@@ -125,19 +139,13 @@ impl ChatTemplate {
         let turn = |role: &str, content: &str| context! { role, content };
         let system = system.map(|content| turn("system", content));
         let messages: Vec<Value> = system.into_iter().chain([turn("user", user)]).collect();
-        let mut names = context! {
+        let names = context! {
             messages,
             tools => (),
             documents => (),
             add_generation_prompt => true,
+            ..self.tokens.clone()
         };
-        // As in the reference, a token that is not set is not defined either.
-        if let Some(bos) = &self.bos {
-            names = context! { bos_token => bos, ..names };
-        }
-        if let Some(eos) = &self.eos {
-            names = context! { eos_token => eos, ..names };
-        }
         let template = self.environment.get_template("chat");
         template
             .and_then(|template| template.render(names))
@@ -163,11 +171,12 @@ impl ChatTemplate {
             .into_iter()
             .flatten()
             .any(|text| !tokenizer.special_starts(text).is_empty());
+        let ids = |tokens: &[Placed]| tokens.iter().map(|token| token.id).collect();
         if !spelled_out {
             let text = self.render(user, system)?;
             let tokens = tokenizer.encode_placed(&text)?;
             if specials(tokenizer, &text, &tokens) == expected {
-                return Ok(tokens.iter().map(|token| token.id).collect());
+                return Ok(ids(&tokens));
             }
         }
         for mark in MARKS {
@@ -176,12 +185,19 @@ impl ChatTemplate {
             }
             let marked = |text: &str| break_up(tokenizer, text, mark);
             let text = self.render(&marked(user), system.map(marked).as_deref())?;
+            let (whole, plain) = unmarked(&text, mark);
+            if let Some(tokens) = tokenizer.encode_except(&whole, &plain)? {
+                if specials(tokenizer, &whole, &tokens) == expected {
+                    return Ok(ids(&tokens));
+                }
+                continue;
+            }
             let tokens = tokenizer.encode_placed(&text)?;
             let Some(tokens) = without(&tokens, &text, mark) else {
                 continue;
             };
             if specials(tokenizer, &text, &tokens) == expected {
-                return Ok(tokens.iter().map(|token| token.id).collect());
+                return Ok(ids(&tokens));
             }
         }
         bail!(
@@ -214,6 +230,22 @@ fn break_up(tokenizer: &Tokenizer, text: &str, mark: char) -> String {
     broken
 }
 
+/// The text without marks, and where in it the characters before them start.
+fn unmarked(text: &str, mark: char) -> (String, BTreeSet<usize>) {
+    let mut whole = String::with_capacity(text.len());
+    let mut starts = BTreeSet::new();
+    let mut last = None;
+    for character in text.chars() {
+        if character == mark {
+            starts.extend(last);
+        } else {
+            last = Some(whole.len());
+            whole.push(character);
+        }
+    }
+    (whole, starts)
+}
+
 /// Takes the tokens of the marks out; nothing if a token spans more than a mark.
 fn without(tokens: &[Placed], text: &str, mark: char) -> Option<Vec<Placed>> {
     let mut kept = Vec::with_capacity(tokens.len());
@@ -228,36 +260,14 @@ fn without(tokens: &[Placed], text: &str, mark: char) -> Option<Vec<Placed>> {
     Some(kept)
 }
 
-/// The template of a configuration: a text, or the one named `default` in a list.
-fn default_template(value: Option<&serde_json::Value>) -> Option<String> {
-    match value? {
-        serde_json::Value::String(text) => Some(text.clone()),
-        serde_json::Value::Array(named) => named
-            .iter()
-            .find(|entry| entry.get("name").and_then(|n| n.as_str()) == Some("default"))
-            .and_then(|entry| entry.get("template")?.as_str())
-            .map(str::to_owned),
-        _ => None,
-    }
-}
-
-/// A token written as a text or as an object with `content`.
-fn text_of(token: Option<&serde_json::Value>) -> Option<String> {
-    let token = token?;
-    (token.as_str())
-        .or_else(|| token.get("content")?.as_str())
-        .map(str::to_owned)
-}
-
-/// Reads a JSON file that may be absent.
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let bytes = read_small(path, LONGEST)?;
-    let value = serde_json::from_slice(&bytes)
-        .with_context(|| format!("`{}` does not have the expected fields", path.display()))?;
-    Ok(Some(value))
+/// `{% generation %}` blocks say which part a model answered, which only training
+/// asks for; like blocks of the engine, they keep the variables set in them.
+fn without_generation(template: &str) -> String {
+    let Ok(tags) = regex::Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}") else {
+        return template.to_owned();
+    };
+    tags.replace_all(template, "{%$1 ${2}with $3%}")
+        .into_owned()
 }
 
 /// An error of the template engine in one line.
@@ -268,67 +278,5 @@ fn shown(error: &minijinja::Error) -> String {
     match error.detail() {
         Some(detail) => format!("{detail}{line}"),
         None => format!("{}{line}", error.kind()),
-    }
-}
-
-fn raise_exception(message: &str) -> std::result::Result<String, minijinja::Error> {
-    Err(minijinja::Error::new(
-        ErrorKind::InvalidOperation,
-        format!("the template refuses: {message}"),
-    ))
-}
-
-fn strftime_now(format: &str) -> std::result::Result<String, minijinja::Error> {
-    jiff::fmt::strtime::format(format, &jiff::ZonedDateTime::now())
-        .map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))
-}
-
-/// JSON as Python writes it: without HTML escapes, with a space after `,` and `:`.
-#[expect(clippy::needless_pass_by_value, reason = "the signature of a filter")]
-fn tojson(value: &Value, options: Kwargs) -> std::result::Result<Value, minijinja::Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let failed = |error: serde_json::Error| {
-        minijinja::Error::new(ErrorKind::BadSerialization, error.to_string())
-    };
-    let mut bytes = Vec::new();
-    if let Some(indent) = indent {
-        let indent = " ".repeat(indent.min(16));
-        let pretty = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
-        let mut out = serde_json::Serializer::with_formatter(&mut bytes, pretty);
-        value.serialize(&mut out).map_err(failed)?;
-    } else {
-        let mut out = serde_json::Serializer::with_formatter(&mut bytes, Spaced);
-        value.serialize(&mut out).map_err(failed)?;
-    }
-    options.assert_all_used()?;
-    Ok(Value::from_safe_string(
-        String::from_utf8_lossy(&bytes).into_owned(),
-    ))
-}
-
-struct Spaced;
-
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        out.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        out.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-    ) -> std::io::Result<()> {
-        out.write_all(b": ")
     }
 }
