@@ -1,7 +1,11 @@
 //! What a language model was asked for and what it wrote: one JSON object of attributes.
 //!
 //! A valid answer is one object with exactly the keys `feature1` to `featureN`
-//! and non-empty texts as values. Values are returned as written.
+//! and non-empty texts as values. Values are returned as written; [`Cleaning`] has
+//! rules that change or drop some, [`Tally`] counts what went wrong.
+
+mod cleaning;
+mod tally;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -9,6 +13,9 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, Visitor},
 };
+
+pub use cleaning::{Cleaned, Cleaning, clean};
+pub use tally::{Fault, Tally};
 
 /// Longer answers, in bytes, are not looked at.
 const LONGEST: usize = 1 << 20;
@@ -38,14 +45,37 @@ impl Parsed {
 
 /// What is odd about an attribute that is used all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools)] // Any of them may be so.
 pub struct Flags {
     /// It has more than the three words asked for.
     pub over_three_words: bool,
-    /// It looks like the name of an attribute, such as `fur_color`.
+    /// It looks like the name of an attribute, such as `fur_color` or `beak shape`.
     pub name_like: bool,
     /// It is one of the keys, such as `feature2`.
     pub field_name: bool,
+    /// A name and a colon stand before the value, as in `wing_span: large`.
+    pub labelled: bool,
 }
+
+/// Nouns for what an attribute is about: as the last word they ask for a value
+/// rather than give one.
+const NAMES: &str = "\
+    appearance attribute attributes characteristic color coloration colors colour \
+    colouration colours count feature features height length material materials number \
+    orientation pattern patterns position proportions shape shapes size sizes span style \
+    texture textures thickness type weight width wingspan";
+
+/// Words that are values themselves: `oval shape` and `red color` say something.
+const VALUES: &str = "\
+    angular beige big black blocky blue boxy bright broad bronze brown bulky bumpy bushy \
+    circular coarse compact conical cream cubic curly curvy cylindrical dark dense double \
+    eight elliptical enormous even five flat fluffy four furry fuzzy giant glossy gold \
+    golden grainy gray green grey hairy hard heavy hexagonal huge irregular large leafy \
+    light little long low many massive matte medium metallic multiple narrow orange oval \
+    pale pink plain pointy purple rectangular red rigid rough round scaly several sharp \
+    shiny short silky silver single six sleek slender slim small smooth soft spherical spiky \
+    square sticky straight symmetrical tall tan tapering thick thin three tiny transparent \
+    triangular tubular two uneven uniform violet waxy white wide wooden yellow";
 
 /// Parses an answer that should hold `count` attributes.
 pub fn parse(text: &str, count: usize) -> Parsed {
@@ -66,13 +96,44 @@ pub fn parse(text: &str, count: usize) -> Parsed {
 }
 
 /// The odd things about one attribute.
+///
+/// `name_like` is a guess: of the 39 attributes printed in the study it marks the
+/// 13 that are names and no others. It looks at the form of the word (`fur_color`)
+/// and at the last one (`beak shape`), unless a word before it is a value.
 pub fn flags(attribute: &str) -> Flags {
-    let words: Vec<&str> = attribute.split_whitespace().collect();
+    let label = label_of(attribute);
     Flags {
-        over_three_words: words.len() > 3,
-        name_like: words.len() == 1 && is_identifier(words[0]),
-        field_name: words.len() == 1 && is_key(&words[0].to_lowercase()),
+        over_three_words: attribute.split_whitespace().count() > 3,
+        name_like: is_name(attribute),
+        field_name: is_key(label.map_or(attribute, |(label, _)| label)),
+        labelled: label.is_some(),
     }
+}
+
+/// What stands before and after a colon, if that may be a name and its value.
+fn label_of(text: &str) -> Option<(&str, &str)> {
+    let (label, value) = text.split_once(':')?;
+    let words = label.split_whitespace().count();
+    let apart = value.starts_with(char::is_whitespace) && !value.trim().is_empty();
+    (apart && (1..=3).contains(&words)).then(|| (label.trim(), value.trim()))
+}
+
+/// Whether a text names an attribute and gives no value.
+fn is_name(text: &str) -> bool {
+    let words = words_of(text);
+    let Some((last, before)) = words.split_last() else {
+        return false;
+    };
+    let value = |word: &String| is_among(VALUES, word) || (word.len() > 4 && word.ends_with("ed"));
+    if before.iter().any(value) {
+        return false;
+    }
+    let one = text.split_whitespace().count() == 1;
+    is_among(NAMES, last) || (one && is_identifier(text.trim()))
+}
+
+fn is_among(list: &str, word: &str) -> bool {
+    list.split_whitespace().any(|listed| listed == word)
 }
 
 /// Whether a word is several joined by underscores or by capitals.
@@ -85,9 +146,34 @@ fn is_identifier(word: &str) -> bool {
     snake || camel
 }
 
-fn is_key(word: &str) -> bool {
-    word.strip_prefix("feature")
-        .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+/// The words in small letters, those of identifiers apart, without other signs.
+fn words_of(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut small = false;
+    for c in text.chars() {
+        let capital_within = small && c.is_uppercase();
+        small = c.is_lowercase();
+        if !c.is_alphanumeric() || capital_within {
+            words.push(String::new());
+        }
+        if let (Some(word), true) = (words.last_mut(), c.is_alphanumeric()) {
+            word.extend(c.to_lowercase());
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Whether a text is one of the keys, however it is written: `Feature 2`, `feature_2`.
+fn is_key(text: &str) -> bool {
+    let number = match &words_of(text)[..] {
+        [word] => word.strip_prefix("feature").map(str::to_owned),
+        [word, number] if word == "feature" => Some(number.clone()),
+        _ => None,
+    };
+    number.is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Looks for the one object within other text.
@@ -263,6 +349,67 @@ mod tests {
         assert!(flags("fur_color").name_like && flags("furColor").name_like);
         assert!(!flags("Boeing").name_like && !flags("long tail").name_like);
         assert!(flags("Feature2").field_name && !flags("features").field_name);
+        assert!(flags("feature_2").field_name && flags("Feature 2").field_name);
+        assert!(flags("feature1: red").field_name && flags("wing_span: large").labelled);
+        assert!(!flags("ratio 3:1").labelled && !flags("red:").labelled);
+    }
+
+    #[test]
+    fn names_in_the_study_are_told_from_values() {
+        for name in [
+            "beak shape",
+            "tail length",
+            "feather color",
+            "fur_color",
+            "whiskers_length",
+            "ear_shape",
+            "tail_curl",
+            "eye_shape",
+            "coat_color",
+            "mane_length",
+            "paint color",
+            "headlight shape",
+            "color",
+            "Body Shape",
+            "bodyShape",
+            "Color.",
+            "wing-span",
+        ] {
+            assert!(flags(name).name_like, "{name}");
+        }
+        for value in [
+            "long",
+            "tail-finned",
+            "fuselage-long",
+            "four-door",
+            "sporty design",
+            "four wheels",
+            "long tail",
+            "large ears",
+            "spotted coat",
+            "webbed feet",
+            "large eyes",
+            "long tongue",
+            "long_ears",
+            "horizontal stripes",
+            "square sails",
+            "white deck",
+            "rectangular shape",
+            "two wings",
+            "landing gear",
+            "pressurized cabin",
+            "red",
+            "spherical",
+            "glossy",
+            "Red color",
+            "Oval shape",
+            "Pippy surface",
+            "striped pattern",
+            "",
+            "...",
+        ] {
+            assert!(!flags(value).name_like, "{value}");
+        }
     }
 
     proptest! {
