@@ -84,5 +84,7 @@ pub fn main() -> ExitCode {
         .with_ansi(cli.global.color.stderr())
         .without_time()
         .init();
+    // Beyond that the HTTP client logs whole requests, keys of servers included.
+    log::set_max_level(log::max_level().min(log::LevelFilter::Debug));
     cmd::dispatch(cli.command, &cli.global)
 }
