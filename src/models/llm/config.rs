@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 
-use crate::models::weights::read_small;
+use crate::models::{quant::QuantConfig, weights::read_small};
 
 /// The longest configuration read, in bytes.
 const LONGEST: u64 = 4 << 20;
@@ -39,6 +39,8 @@ pub struct Config {
     pub tied: bool,
     /// Token ids that end an answer.
     pub eos: Vec<u32>,
+    /// How the file's weights are quantised, if they are.
+    pub quantization: Option<QuantConfig>,
 }
 
 /// Rotary position embedding: its base, and how its frequencies are stretched.
@@ -114,13 +116,8 @@ impl Config {
                 return Err(fields.unsupported(bias, &true, "`false`"));
             }
         }
-        if let Some(value) = fields.get("quantization_config") {
-            return Err(fields.unsupported(
-                "quantization_config",
-                &value,
-                "full-precision weights",
-            ));
-        }
+        let quantization = QuantConfig::parse(&Value::Object(fields.map.clone()))
+            .with_context(|| format!("failed to read {}", fields.shown()))?;
         let hidden = fields.size("hidden_size", 1 << 16)?;
         let heads = fields.size("num_attention_heads", 1 << 12)?;
         let kv_heads = match fields.get("num_key_value_heads") {
@@ -162,6 +159,7 @@ impl Config {
             window: window(fields, max_positions)?,
             tied: fields.flag("tie_word_embeddings")?.unwrap_or(false),
             eos,
+            quantization,
         })
     }
 }

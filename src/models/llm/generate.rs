@@ -5,13 +5,23 @@
 //! bits in every batch; on other devices floats, and with them rare ties, may
 //! depend on it.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 
-use super::{Llm, kv::Kv, kv::Prompt, rope::RopeTable};
-use crate::models::sampling::{Sampling, draw, uniform};
+use super::{
+    Llm,
+    decoder::{Decoder, Kv, Prompt},
+    rope::RopeTable,
+};
+use crate::models::{
+    grammar::{Grammar, Matcher},
+    sampling::{Sampling, draw, uniform},
+};
 
 /// Words this large are worth several threads to sample from.
 const LARGE_VOCABULARY: usize = 8192;
@@ -25,12 +35,16 @@ pub struct Request {
     pub sampling: Sampling,
     /// Names the stream of random numbers; equal keys draw equal numbers.
     pub key: [u8; 32],
+    /// What the answer must look like, if anything. Tokens that have no
+    /// alternative are read without being drawn; the random numbers of the
+    /// others are the same as if they had been.
+    pub grammar: Option<Arc<Grammar>>,
 }
 
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
-    /// The tokens drawn, without the one that ended the answer.
+    /// The tokens of the answer, without the one that ended it.
     pub token_ids: Vec<u32>,
     /// Their text, cut before a stop text.
     pub text: String,
@@ -41,7 +55,7 @@ pub struct Generation {
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model ended it.
+    /// The model ended it, or what it must look like left nothing to add.
     Eos,
     /// A stop text appeared.
     Stop,
@@ -55,7 +69,7 @@ pub struct Limits {
     /// The most answers written at a time.
     pub rows: usize,
     /// The most bytes of keys and values.
-    pub kv_bytes: usize,
+    pub kv_bytes: u64,
     /// The most prompt tokens read at a time, beyond the first prompt.
     pub prefill_tokens: usize,
 }
@@ -63,7 +77,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            rows: 32,
+            rows: 128,
             kv_bytes: 4 << 30,
             prefill_tokens: 2048,
         }
@@ -77,7 +91,7 @@ pub struct Progress {
     pub finished: usize,
     /// Answers wanted.
     pub wanted: usize,
-    /// Tokens drawn so far.
+    /// Tokens written so far.
     pub tokens: usize,
 }
 
@@ -86,10 +100,16 @@ pub struct Progress {
 #[error("stopped before all answers were finished")]
 pub struct Stopped;
 
+/// Takes an answer and the place of its request.
+pub type OnAnswer<'a> = dyn FnMut(usize, Generation) -> Result<()> + 'a;
+
 /// An answer being written.
 struct Live {
     request: usize,
     ids: Vec<u32>,
+    /// How many of `ids` the decoder has read.
+    read: usize,
+    matcher: Option<Matcher>,
 }
 
 /// What waits, what is ready to be answered, and what is being answered.
@@ -105,45 +125,46 @@ struct Batch<'a> {
     waiting: VecDeque<usize>,
     ready: HashMap<usize, Prompt>,
     slots: Vec<Option<Live>>,
-    rows: usize,
     kv: Kv,
-    done: Vec<Option<Generation>>,
+    done: Vec<(usize, Generation)>,
     progress: Progress,
 }
 
 impl Llm {
-    /// Answers all requests; the answers are in their order.
+    /// Answers all requests; `on_answer` gets each answer as soon as it is
+    /// finished, whatever its place.
     ///
     /// `on_step` hears of every step; where `stop` says so, the call ends with
     /// [`Stopped`].
     ///
     /// # Errors
-    /// When a request is out of range, or the device fails.
+    /// When a request is out of range, the device fails, or `on_answer` does.
     pub fn generate(
         &self,
         requests: &[Request],
         limits: &Limits,
+        on_answer: &mut OnAnswer<'_>,
         on_step: &mut dyn FnMut(Progress),
         stop: &dyn Fn() -> bool,
-    ) -> Result<Vec<Generation>> {
+    ) -> Result<()> {
         if requests.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let mut batch = Batch::new(self, requests, limits)?;
         loop {
             batch.admit(limits)?;
             on_step(batch.progress);
+            for (request, answer) in batch.done.drain(..) {
+                on_answer(request, answer)?;
+            }
             if batch.live().is_empty() && batch.waiting.is_empty() {
-                break;
+                return Ok(());
             }
             if stop() {
                 return Err(Stopped.into());
             }
             batch.step()?;
         }
-        (batch.done.into_iter())
-            .map(|done| done.context("an answer was left out"))
-            .collect()
     }
 
     fn check(&self, request: &Request) -> Result<()> {
@@ -187,21 +208,16 @@ impl<'a> Batch<'a> {
         let len = |request: &Request| request.prompt_ids.len() + request.sampling.max_tokens;
         let longest = requests.iter().map(len).max().unwrap_or(0);
         let longest_prompt = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
-        let row_bytes = longest.saturating_mul(llm.decoder.kv_bytes()).max(1);
+        let row_bytes = llm.decoder.row_bytes(longest).max(1) as u64;
         ensure!(
             row_bytes <= limits.kv_bytes,
             "the keys and values of one answer need {row_bytes} bytes, more than the {} allowed\n\
-             hint: lower `max_tokens`",
+             hint: lower `max_tokens`, or raise `kv_memory` in `[exec]`",
             limits.kv_bytes
         );
         let rows = (limits.rows.max(1))
             .min(requests.len())
-            .min(limits.kv_bytes / row_bytes);
-        let kv = llm.decoder.memory(rows, longest, longest_prompt);
-        let slots = match &kv {
-            Kv::Host(_) => Vec::new(),
-            Kv::Device(_) => (0..rows).map(|_| None).collect(),
-        };
+            .min(usize::try_from(limits.kv_bytes / row_bytes).unwrap_or(usize::MAX));
         Ok(Self {
             llm,
             requests,
@@ -211,10 +227,9 @@ impl<'a> Batch<'a> {
             waiting_for,
             waiting: waiting.into(),
             ready: HashMap::new(),
-            slots,
-            rows,
-            kv,
-            done: vec![None; requests.len()],
+            slots: (0..rows).map(|_| None).collect(),
+            kv: llm.decoder.memory(rows, longest, longest_prompt),
+            done: Vec::new(),
             progress: Progress {
                 wanted: requests.len(),
                 ..Progress::default()
@@ -233,9 +248,9 @@ impl<'a> Batch<'a> {
     fn admit(&mut self, limits: &Limits) -> Result<()> {
         loop {
             let live = self.live().len();
-            let free = self.rows - live;
+            let free = self.slots.len() - live;
             // Reading a few prompts at a time is worth a few empty rows.
-            if self.waiting.is_empty() || (live > 0 && free * 4 < self.rows) {
+            if self.waiting.is_empty() || (live > 0 && free * 4 < self.slots.len()) {
                 return Ok(());
             }
             self.read_prompts(free, limits)?;
@@ -284,65 +299,84 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Draws a request's first token and gives it a row if there is more to come.
+    /// Begins an answer, and gives it a row if there is more to come than the
+    /// first token.
     fn seat(&mut self, request: usize, prompt: &Prompt) -> Result<()> {
         let wanted = &self.requests[request];
         let mut live = Live {
             request,
             ids: Vec::new(),
+            read: 0,
+            matcher: (wanted.grammar.as_deref()).map(Grammar::start).transpose()?,
         };
-        let next = draw(&prompt.logits, &wanted.sampling, uniform(&wanted.key, 0));
-        self.progress.tokens += 1;
-        if let Some(done) = self.extend(&mut live, next)? {
+        let mut done = self.add_forced(&mut live)?;
+        if done.is_none() && live.ids.is_empty() {
+            let id = choose(&mut live, wanted, &prompt.logits)?;
+            done = self.extend(&mut live, id)?;
+        }
+        self.progress.tokens += live.ids.len();
+        if let Some(done) = done {
             self.finish(request, done);
             return Ok(());
         }
-        let slot = (self.slots.iter())
-            .position(Option::is_none)
-            .unwrap_or(self.slots.len());
+        let slot = (self.slots.iter()).position(Option::is_none);
+        let slot = slot.context("no row is free")?;
         let max_tokens = wanted.sampling.max_tokens;
         (self.llm.decoder).seat(&mut self.kv, slot, prompt, max_tokens)?;
-        if slot == self.slots.len() {
-            self.slots.push(Some(live));
-        } else {
-            self.slots[slot] = Some(live);
-        }
+        self.slots[slot] = Some(live);
         Ok(())
     }
 
-    /// Draws one token for every row.
+    /// Reads what every row has written and draws its next token.
     fn step(&mut self) -> Result<()> {
-        let live = self.live();
-        if live.is_empty() {
-            return Ok(());
-        }
-        let last = |slot: &Option<Live>| slot.as_ref().and_then(|live| live.ids.last().copied());
-        let ids: Vec<u32> = self
-            .slots
-            .iter()
-            .map(|slot| last(slot).unwrap_or(0))
+        let waiting: Vec<&[u32]> = (self.slots.iter())
+            .map(|slot| slot.as_ref().map_or(&[][..], |live| &live.ids[live.read..]))
             .collect();
-        let logits = (self.llm.decoder).decode(&mut self.kv, &ids, &live, &self.rope)?;
+        let left: Vec<usize> = (self.slots.iter())
+            .map(|slot| {
+                slot.as_ref().map_or(0, |live| {
+                    self.requests[live.request].sampling.max_tokens - live.read
+                })
+            })
+            .collect();
+        let decoder = &self.llm.decoder;
+        let (taken, logits) = decoder.decode(&mut self.kv, &waiting, &left, &self.rope)?;
         let vocab = self.llm.config().vocab;
-        let choose = |&slot: &usize| {
-            let live = self.slots[slot].as_ref()?;
-            let request = &self.requests[live.request];
-            let u = uniform(&request.key, live.ids.len() as u64);
-            let row = &logits[slot * vocab..(slot + 1) * vocab];
-            Some((slot, draw(row, &request.sampling, u)))
+        let requests = self.requests;
+        let pick = |(slot, live): (usize, &mut Option<Live>)| -> Result<Option<(usize, u32)>> {
+            let Some(live) = live else {
+                return Ok(None);
+            };
+            live.read += taken[slot];
+            if live.read < live.ids.len() {
+                return Ok(None);
+            }
+            let logits = logits.of(slot, vocab).context("a row has no logits")?;
+            let id = choose(live, &requests[live.request], logits)?;
+            Ok(Some((slot, id)))
         };
-        let drawn: Vec<(usize, u32)> = if vocab >= LARGE_VOCABULARY {
-            live.par_iter().filter_map(choose).collect()
+        let drawn: Vec<Option<(usize, u32)>> = if vocab >= LARGE_VOCABULARY {
+            let slots = self.slots.par_iter_mut().enumerate();
+            slots.map(pick).collect::<Result<_>>()?
         } else {
-            live.iter().filter_map(choose).collect()
+            let slots = self.slots.iter_mut().enumerate();
+            slots.map(pick).collect::<Result<_>>()?
         };
-        self.progress.tokens += drawn.len();
-        for (slot, id) in drawn {
+        for (slot, id) in drawn.into_iter().flatten() {
             let Some(mut live) = self.slots[slot].take() else {
                 continue;
             };
-            match self.extend(&mut live, id)? {
-                Some(done) => self.finish(live.request, done),
+            let before = live.ids.len();
+            let mut done = self.extend(&mut live, id)?;
+            if done.is_none() {
+                done = self.add_forced(&mut live)?;
+            }
+            self.progress.tokens += live.ids.len().saturating_sub(before);
+            match done {
+                Some(done) => {
+                    Decoder::free(&mut self.kv, slot);
+                    self.finish(live.request, done);
+                }
                 None => self.slots[slot] = Some(live),
             }
         }
@@ -350,67 +384,93 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Drops empty rows where that is cheap, or where they would cost more.
+    /// Drops empty rows where they would cost more than dropping them.
     fn close_gaps(&mut self) {
         let live = self.live();
-        let worth = match self.kv {
-            Kv::Host(_) => live.len() < self.slots.len(),
-            Kv::Device(_) => self.waiting.is_empty() && live.len() * 2 <= self.slots.len(),
-        };
+        let worth = self.waiting.is_empty() && live.len() * 2 <= self.slots.len();
         if worth && !live.is_empty() {
             self.llm.decoder.retain(&mut self.kv, &live);
             self.slots.retain(Option::is_some);
-        } else if worth {
-            // Nothing is left: the next request starts with the first row.
-            if let Kv::Host(rows) = &mut self.kv {
-                rows.clear();
-                self.slots.clear();
-            }
         }
     }
 
-    /// Adds a token to an answer; the whole answer if that ends it.
-    fn extend(&self, live: &mut Live, id: u32) -> Result<Option<Generation>> {
-        let sampling = &self.requests[live.request].sampling;
-        let tokenizer = &self.llm.tokenizer;
-        let mut finish = None;
-        if self.llm.config().eos.contains(&id) {
-            finish = Some(Finish::Eos);
-        } else {
-            live.ids.push(id);
-            if live.ids.len() >= sampling.max_tokens {
-                finish = Some(Finish::Length);
-            }
-        }
-        let mut text = None;
-        if !sampling.stop.is_empty() {
-            let whole = tokenizer.decode(&live.ids)?;
-            let stop = sampling
-                .stop
-                .iter()
-                .filter_map(|stop| whole.find(stop.as_str()))
-                .min();
-            if let Some(at) = stop {
-                finish = Some(Finish::Stop);
-                text = Some(whole[..at].to_owned());
-            }
-        }
-        let Some(finish) = finish else {
+    /// Adds the tokens that have no alternative; the whole answer if they end it.
+    fn add_forced(&self, live: &mut Live) -> Result<Option<Generation>> {
+        let Some(matcher) = &mut live.matcher else {
             return Ok(None);
         };
+        let forced = matcher.forced()?;
+        let ended = matcher.finished();
+        for id in forced {
+            if let Some(done) = self.add(live, id)? {
+                return Ok(Some(done));
+            }
+        }
+        if ended {
+            return self.end(live, Finish::Eos, None).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Adds a drawn token to an answer; the whole answer if that ends it.
+    fn extend(&self, live: &mut Live, id: u32) -> Result<Option<Generation>> {
+        if self.llm.config().eos.contains(&id) {
+            return self.end(live, Finish::Eos, None).map(Some);
+        }
+        if let Some(matcher) = &mut live.matcher {
+            matcher.take(id)?;
+        }
+        self.add(live, id)
+    }
+
+    fn add(&self, live: &mut Live, id: u32) -> Result<Option<Generation>> {
+        let sampling = &self.requests[live.request].sampling;
+        live.ids.push(id);
+        if !sampling.stop.is_empty() {
+            let whole = self.llm.tokenizer.decode(&live.ids)?;
+            let stops = sampling.stop.iter();
+            if let Some(at) = stops.filter_map(|stop| whole.find(stop.as_str())).min() {
+                let text = whole[..at].to_owned();
+                return self.end(live, Finish::Stop, Some(text)).map(Some);
+            }
+        }
+        if live.ids.len() >= sampling.max_tokens {
+            // What the answer must look like may leave nothing to add.
+            let whole = live.matcher.as_ref().is_some_and(Matcher::finished);
+            let finish = if whole { Finish::Eos } else { Finish::Length };
+            return self.end(live, finish, None).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn end(&self, live: &mut Live, finish: Finish, text: Option<String>) -> Result<Generation> {
         let text = match text {
             Some(text) => text,
-            None => tokenizer.decode(&live.ids)?,
+            None => self.llm.tokenizer.decode(&live.ids)?,
         };
-        Ok(Some(Generation {
+        Ok(Generation {
             token_ids: std::mem::take(&mut live.ids),
             text,
             finish,
-        }))
+        })
     }
 
     fn finish(&mut self, request: usize, done: Generation) {
-        self.done[request] = Some(done);
+        self.done.push((request, done));
         self.progress.finished += 1;
+    }
+}
+
+/// Draws the next token of an answer; the step of the random numbers is the
+/// token's place in the answer.
+fn choose(live: &mut Live, request: &Request, logits: &[f32]) -> Result<u32> {
+    let u = uniform(&request.key, live.ids.len() as u64);
+    match &mut live.matcher {
+        None => Ok(draw(logits, &request.sampling, u)),
+        Some(matcher) => {
+            let mut logits = logits.to_vec();
+            matcher.mask(&mut logits)?;
+            Ok(draw(&logits, &request.sampling, u))
+        }
     }
 }

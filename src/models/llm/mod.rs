@@ -5,64 +5,101 @@
 //! CPU, the weights' own type on other devices.
 
 mod config;
+mod cpu;
 mod decoder;
+mod device;
 mod generate;
-mod kv;
-mod kv_device;
-mod kv_host;
-mod linear;
-mod norm;
+mod quantize;
 mod rope;
+mod tensors;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device};
 
 pub use config::{Config, Rope, Scaling};
-pub use generate::{Finish, Generation, Limits, Progress, Request, Stopped};
+pub use generate::{Finish, Generation, Limits, OnAnswer, Progress, Request, Stopped};
+pub use quantize::Quantize;
 
-use self::decoder::Decoder;
-use super::{chat::ChatTemplate, tokenizer::Tokenizer, weights::Weights};
+use self::{decoder::Decoder, tensors::Reader};
+use super::{
+    chat::ChatTemplate,
+    grammar::{Grammar, Vocabulary},
+    tokenizer::Tokenizer,
+    weights::Weights,
+};
+
+/// Names of single files of weights, best first.
+const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// Names of indexes of weights in several files, best first.
+const INDEXES: [&str; 2] = [
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+];
 
 /// A language model with its tokenizer and chat template.
 #[derive(Debug)]
 pub struct Llm {
     decoder: Decoder,
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     chat: ChatTemplate,
+    vocabulary: std::sync::OnceLock<Arc<Vocabulary>>,
+}
+
+/// The numbers that a model's weights are held in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Precision {
+    /// Weights are rounded to this type: F32, F16 or BF16. On the CPU F32 keeps
+    /// the type that the file has, since products compute in f32 anyway; on
+    /// other devices activations have this type too.
+    pub dtype: DType,
+    /// What full-precision weights are quantised to while they are read.
+    pub quantize: Option<Quantize>,
+}
+
+impl From<DType> for Precision {
+    fn from(dtype: DType) -> Self {
+        Self {
+            dtype,
+            quantize: None,
+        }
+    }
 }
 
 impl Llm {
     /// Loads a Hugging Face folder onto `device`.
     ///
-    /// Weights are rounded to `dtype` (F32, F16 or BF16); the CPU then computes
-    /// in f32.
+    /// On a device, quantised weights are expanded once as far as `room` bytes
+    /// go, and at each use beyond that; the CPU multiplies them as they are.
     ///
     /// # Errors
     /// Names the file, and the field or tensor, that is missing or wrong.
-    pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<Self> {
-        let flex = *device == Device::flex();
-        let kept = if flex { DType::F32 } else { dtype };
-        Self::load_with(folder, [dtype, kept], device, flex)
+    pub fn load(folder: &Path, precision: Precision, device: &Device, room: u64) -> Result<Self> {
+        let room = (*device != Device::flex()).then_some(room);
+        Self::load_with(folder, precision, device, room)
     }
 
-    /// As [`Llm::load`]; the weights are rounded to the first type and kept as
-    /// the second, and `host` says where attention runs.
+    /// As [`Llm::load`]; our own kernels compute where there is no `room`, and
+    /// burn's where there is.
     fn load_with(
         folder: &Path,
-        [dtype, kept]: [DType; 2],
+        precision: Precision,
         device: &Device,
-        host: bool,
+        room: Option<u64>,
     ) -> Result<Self> {
+        let Precision { dtype, quantize } = precision;
         ensure!(
             matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
             "weights of a language model are f32, f16 or bf16, not {dtype:?}"
         );
         let config = Config::open(folder)?;
-        let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"))?;
+        let tokenizer = Arc::new(Tokenizer::open_folder(folder)?);
         ensure!(
             (tokenizer.largest_id() as usize) < config.vocab,
             "`{}` has tokens up to {}, but `config.json` has a `vocab_size` of {}",
@@ -72,18 +109,24 @@ impl Llm {
         );
         let chat = ChatTemplate::open(folder)?;
         let weights = open_weights(folder)?;
-        let decoder = Decoder::load(config, weights, [dtype, kept], device, host)
+        let decoder = Reader::new(&config, weights, dtype, quantize)
+            .and_then(|reader| match room {
+                None => cpu::Decoder::load(&config, reader).map(Decoder::Cpu),
+                Some(room) => device::Decoder::load(&config, reader, dtype, device, room)
+                    .map(Decoder::Device),
+            })
             .with_context(|| format!("failed to load the language model `{}`", folder.display()))?;
         Ok(Self {
             decoder,
             tokenizer,
             chat,
+            vocabulary: std::sync::OnceLock::new(),
         })
     }
 
     /// What the model's configuration says.
     pub fn config(&self) -> &Config {
-        &self.decoder.config
+        self.decoder.config()
     }
 
     /// The model's tokenizer.
@@ -102,6 +145,29 @@ impl Llm {
     /// When the chat template refuses it.
     pub fn prompt_ids(&self, user: &str, system: Option<&str>) -> Result<Vec<u32>> {
         self.chat.prompt_ids(&self.tokenizer, user, system)
+    }
+
+    /// What forces an answer to be one JSON object of `count` attributes of at
+    /// most `most_chars` characters each.
+    ///
+    /// # Errors
+    /// When the tokenizer has no tokens for it.
+    pub fn attributes_grammar(&self, count: usize, most_chars: usize) -> Result<Grammar> {
+        Grammar::attributes(&self.vocabulary()?, count, most_chars)
+    }
+
+    fn vocabulary(&self) -> Result<Arc<Vocabulary>> {
+        if let Some(known) = self.vocabulary.get() {
+            return Ok(Arc::clone(known));
+        }
+        let tokenizer = &self.tokenizer;
+        let ids = 0..u32::try_from(self.config().vocab).unwrap_or(u32::MAX);
+        let tokens = ids.map(|id| tokenizer.token_bytes(id)).collect();
+        let own = Arc::clone(tokenizer);
+        let vocabulary = Vocabulary::new(tokens, &self.config().eos, move |text| own.encode(text))
+            .with_context(|| format!("failed to use `{}` for JSON", tokenizer.path().display()))?;
+        let vocabulary = Arc::new(vocabulary);
+        Ok(Arc::clone(self.vocabulary.get_or_init(|| vocabulary)))
     }
 
     /// Logits [tokens, vocab], row-major, after every token of one text.
@@ -123,18 +189,64 @@ impl Llm {
     }
 }
 
-/// Opens `model.safetensors`, or the shards that its index names.
-fn open_weights(folder: &Path) -> Result<Weights> {
-    let single = folder.join("model.safetensors");
-    if folder.join("model.safetensors.index.json").exists() {
-        return Ok(Weights::open_sharded(folder)?);
+/// The files that a model is read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Configuration and weights.
+    pub weights: Vec<PathBuf>,
+    /// Tokenizer and chat template.
+    pub tokenizer: Vec<PathBuf>,
+}
+
+/// The files of a Hugging Face folder that [`Llm::load`] reads.
+///
+/// # Errors
+/// When there are no weights, or their index cannot be read.
+pub fn files(folder: &Path) -> Result<Files> {
+    let there = |names: &[&str]| -> Vec<PathBuf> {
+        let paths = names.iter().map(|name| folder.join(name));
+        paths.filter(|path| path.exists()).collect()
+    };
+    let mut weights = there(&["config.json", "generation_config.json"]);
+    match stored(folder)? {
+        Stored::Single(path) => weights.push(path),
+        Stored::Sharded => weights.extend(Weights::shards(folder)?),
     }
-    if single.exists() {
-        return Ok(Weights::open(&single)?);
+    let mut tokenizer = there(&super::chat::FILES);
+    tokenizer.extend(Tokenizer::files(folder));
+    tokenizer.sort();
+    tokenizer.dedup();
+    Ok(Files { weights, tokenizer })
+}
+
+/// How a folder holds its weights.
+enum Stored {
+    Single(PathBuf),
+    Sharded,
+}
+
+fn stored(folder: &Path) -> Result<Stored> {
+    // As in the reference, safetensors come before PyTorch's own files.
+    for (single, index) in SINGLE.iter().zip(&INDEXES) {
+        if folder.join(single).exists() {
+            return Ok(Stored::Single(folder.join(single)));
+        }
+        if folder.join(index).exists() {
+            return Ok(Stored::Sharded);
+        }
     }
     bail!(
-        "`{}` holds neither `model.safetensors` nor `model.safetensors.index.json`\n\
-         hint: only safetensors files are read",
-        folder.display()
+        "`{}` holds no weights\nhint: looked for `{}` and `{}`",
+        folder.display(),
+        SINGLE.join("`, `"),
+        INDEXES.join("`, `")
     )
+}
+
+/// Opens a folder's weights, in one file or in several.
+fn open_weights(folder: &Path) -> Result<Weights> {
+    Ok(match stored(folder)? {
+        Stored::Single(path) => Weights::open(&path)?,
+        Stored::Sharded => Weights::open_sharded(folder)?,
+    })
 }

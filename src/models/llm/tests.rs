@@ -46,9 +46,10 @@ fn expected(name: &str) -> Result<Expected> {
     )?)?)
 }
 
-/// On the CPU, with attention on the host or as on a GPU.
+/// On the CPU, over our own kernels or as on a GPU.
 fn load(folder: &Path, host: bool) -> Result<Llm> {
-    Llm::load_with(folder, [DType::F32; 2], &Device::flex(), host)
+    let room = (!host).then_some(u64::MAX);
+    Llm::load_with(folder, DType::F32.into(), &Device::flex(), room)
 }
 
 /// A copy of a fixture with a changed configuration.
@@ -110,6 +111,7 @@ fn greedy(prompts: &[Vec<u32>], max_tokens: usize) -> Vec<Request> {
             ..Sampling::default()
         },
         key: [0; 32],
+        grammar: None,
     };
     prompts.iter().map(request).collect()
 }
@@ -119,7 +121,26 @@ fn answer(llm: &Llm, requests: &[Request], rows: usize) -> Result<Vec<Generation
         rows,
         ..Limits::default()
     };
-    llm.generate(requests, &limits, &mut |_| {}, &|| false)
+    collect(llm, requests, &limits, &|| false)
+}
+
+/// All answers in the order of their requests.
+fn collect(
+    llm: &Llm,
+    requests: &[Request],
+    limits: &Limits,
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Generation>> {
+    let mut answers = vec![None; requests.len()];
+    let mut on_answer = |place: usize, answer| {
+        ensure!(answers[place].is_none(), "two answers to one request");
+        answers[place] = Some(answer);
+        Ok(())
+    };
+    llm.generate(requests, limits, &mut on_answer, &mut |_| {}, stop)?;
+    (answers.into_iter())
+        .map(|answer| answer.context("an answer was left out"))
+        .collect()
 }
 
 /// The largest difference from the reference's logits, relative to the largest of them.
@@ -152,7 +173,8 @@ fn logits_are_those_of_transformers() -> Result<()> {
 #[test]
 fn logits_in_bf16_are_near_those_of_transformers_in_bf16() -> Result<()> {
     // As on a GPU: weights and activations in bf16, sums in f32.
-    let llm = Llm::load_with(&fixture("llama"), [DType::BF16; 2], &Device::flex(), false)?;
+    let precision = DType::BF16.into();
+    let llm = Llm::load_with(&fixture("llama"), precision, &Device::flex(), Some(u64::MAX))?;
     let error = error_against("llama", "logits_bf16", &llm)?;
     // Rounded in the reference's order, all bits agree but for rare ties; a norm that
     // scales before it rounds is off by 4%, and f32 by 3%.
@@ -250,6 +272,7 @@ fn sampled(count: usize, prompts: &[Vec<u32>]) -> Vec<Request> {
                 ..Sampling::default()
             },
             key: [i as u8; 32],
+            grammar: None,
         })
         .collect()
 }
@@ -288,24 +311,83 @@ fn logits_are_the_same_bits_alone_and_in_a_batch() -> Result<()> {
     }
     let mut batch = decoder.memory(5, 100, 40);
     for (row, prompt) in together.iter().enumerate() {
-        decoder.seat(&mut batch, row, prompt, 20)?;
+        decoder.seat(&mut batch, row, prompt, 60)?;
     }
     let mut singles = Vec::new();
     for prompt in &together {
         let mut kv = decoder.memory(1, 100, 40);
-        decoder.seat(&mut kv, 0, prompt, 20)?;
+        decoder.seat(&mut kv, 0, prompt, 60)?;
         singles.push(kv);
     }
+    // Rows read one to three tokens at a time; alone they read one after the other.
+    let id = |step: usize, row: usize, at: usize| 5 + ((step * 31 + row * 17 + at * 7) % 290) as u32;
     for step in 0..20 {
-        let ids: Vec<u32> = (0..5).map(|row| 5 + (step * 31 + row * 17) % 290).collect();
-        let logits = decoder.decode(&mut batch, &ids, &[0, 1, 2, 3, 4], &rope)?;
+        let ids: Vec<Vec<u32>> = (0..5)
+            .map(|row| (0..1 + (step + row) % 3).map(|at| id(step, row, at)).collect())
+            .collect();
+        let waiting: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        let (taken, logits) = decoder.decode(&mut batch, &waiting, &[60; 5], &rope)?;
         for (row, kv) in singles.iter_mut().enumerate() {
-            let alone = decoder.decode(kv, &ids[row..=row], &[0], &rope)?;
-            assert_eq!(
-                alone,
-                logits[row * vocab..(row + 1) * vocab],
-                "row {row}, step {step}"
-            );
+            assert_eq!(taken[row], ids[row].len());
+            let mut alone = None;
+            for at in 0..ids[row].len() {
+                let (_, logits) = decoder.decode(kv, &[&ids[row][at..=at]], &[60], &rope)?;
+                alone = logits.of(0, vocab).map(<[f32]>::to_vec);
+            }
+            assert_eq!(alone.as_deref(), logits.of(row, vocab), "row {row}, step {step}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn on_a_device_rows_may_read_several_tokens_at_a_time() -> Result<()> {
+    let llm = load(&fixture("mistral"), false)?;
+    let host = load(&fixture("mistral"), true)?;
+    let prompts = expected("mistral")?.prompts;
+    let texts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let rope = rope::RopeTable::new(llm.config(), 200);
+    let vocab = llm.config().vocab;
+    let begin = |llm: &Llm| -> Result<decoder::Kv> {
+        let read = llm.decoder.prefill(&texts, &rope)?;
+        let mut kv = llm.decoder.memory(texts.len(), 100, 40);
+        for (row, prompt) in read.iter().enumerate() {
+            llm.decoder.seat(&mut kv, row, prompt, 60)?;
+        }
+        Ok(kv)
+    };
+    let (mut batch, mut reference) = (begin(&llm)?, begin(&host)?);
+    let mut left = [60; 5];
+    // Far more columns than there are, for rows that read most of their tokens at once.
+    for step in 0..12 {
+        let ids: Vec<Vec<u32>> = (0..5)
+            .map(|row| (0..1 + (step * 3 + row * 5) % 8).map(|at| 5 + (step + row + at) as u32).collect())
+            .map(|ids: Vec<u32>| ids)
+            .collect();
+        let mut read = [0; 5];
+        let mut last: Vec<Option<Vec<f32>>> = vec![None; 5];
+        while (0..5).any(|row| read[row] < ids[row].len().min(left[row])) {
+            let waiting: Vec<&[u32]> = (0..5).map(|row| &ids[row][read[row]..]).collect();
+            // A row that has read everything keeps its memory by reading nothing new.
+            if waiting.iter().any(|ids| ids.is_empty()) {
+                break;
+            }
+            let (taken, logits) = llm.decoder.decode(&mut batch, &waiting, &left, &rope)?;
+            for row in 0..5 {
+                read[row] += taken[row];
+                left[row] -= taken[row];
+                last[row] = logits.of(row, vocab).map(<[f32]>::to_vec);
+            }
+        }
+        let waiting: Vec<&[u32]> = (0..5).map(|row| &ids[row][..read[row]]).collect();
+        let (_, logits) = host.decoder.decode(&mut reference, &waiting, &left, &rope)?;
+        for row in 0..5 {
+            let expected = logits.of(row, vocab).context("no logits")?;
+            let most = expected.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+            let found = last[row].as_ref().context("no logits")?;
+            let worst = (found.iter().zip(expected))
+                .fold(0.0, |worst: f32, (a, b)| worst.max((a - b).abs()));
+            assert!(worst < TOLERANCE * most, "row {row}, step {step}: {worst}");
         }
     }
     Ok(())
@@ -408,18 +490,13 @@ fn stop_texts_lengths_and_prompts_out_of_range_are_handled() -> Result<()> {
     assert!(error(&greedy(&[vec![]], 4)).contains("no tokens"));
     assert!(error(&greedy(&[vec![300]], 4)).contains("token 300"));
     assert!(error(&greedy(&prompts[..1], 512)).contains("max_tokens"));
-    let stopped = llm.generate(
-        &greedy(&prompts, 4),
-        &Limits::default(),
-        &mut |_| {},
-        &|| true,
-    );
+    let stopped = collect(&llm, &greedy(&prompts, 4), &Limits::default(), &|| true);
     assert!(stopped.is_err_and(|error| error.is::<Stopped>()));
     let limits = Limits {
         kv_bytes: 1000,
         ..Limits::default()
     };
-    let refused = llm.generate(&greedy(&prompts, 4), &limits, &mut |_| {}, &|| false);
+    let refused = collect(&llm, &greedy(&prompts, 4), &limits, &|| false);
     assert!(refused.is_err_and(|error| error.to_string().contains("bytes")));
     Ok(())
 }

@@ -112,6 +112,14 @@ impl Weights {
         open::sharded(folder)
     }
 
+    /// The index that [`Weights::open_sharded`] reads, and the files that it names.
+    ///
+    /// # Errors
+    /// When the index cannot be read or names a file outside `folder`.
+    pub fn shards(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+        open::shards(folder)
+    }
+
     /// The file, or the index of a sharded one.
     pub fn path(&self) -> &Path {
         &self.path
@@ -177,11 +185,23 @@ impl Weights {
     /// [`WeightsError::Mismatch`] with every missing, misshaped, wrongly typed
     /// and left-over tensor.
     pub fn check(&self, expected: &[Expected]) -> Result<(), WeightsError> {
+        self.check_apart(expected, |_| false)
+    }
+
+    /// As [`Weights::check`] of all tensors but those that `apart` accepts.
+    ///
+    /// # Errors
+    /// As [`Weights::check`].
+    pub fn check_apart(
+        &self,
+        expected: &[Expected],
+        apart: impl Fn(&str) -> bool,
+    ) -> Result<(), WeightsError> {
         let mut problems: Vec<Problem> = (expected.iter())
             .filter_map(|(name, shape)| self.problem(name, shape))
             .collect();
         let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-        problems.extend(self.left(|name| !known.contains(name)));
+        problems.extend(self.left(|name| !known.contains(name) && !apart(name)));
         self.mismatch(problems)
     }
 
@@ -201,6 +221,16 @@ impl Weights {
             return Err(std::io::Error::from(std::io::ErrorKind::NotFound).into());
         };
         convert(&mut self.files, &entry, dtype)
+    }
+
+    /// Takes a tensor out as it lies in the file.
+    ///
+    /// # Errors
+    /// When it is missing or reading fails.
+    pub fn take_raw(&mut self, name: &str) -> Result<RawTensor, WeightsError> {
+        let raw = self.raw(name)?;
+        self.tensors.remove(name);
+        Ok(raw)
     }
 
     /// Takes a tensor out as f32 values in row-major order.

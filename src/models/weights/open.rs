@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read, Seek, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use fs_err::File;
@@ -48,12 +48,22 @@ pub(super) fn single(path: &Path) -> Result<Weights, WeightsError> {
     Ok(weights)
 }
 
-/// See [`Weights::open_sharded`].
-pub(super) fn sharded(folder: &Path) -> Result<Weights, WeightsError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
+/// Which file holds which tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// See [`Weights::shards`].
+pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    let (path, index) = index(folder)?;
+    let names: BTreeSet<&String> = index.weight_map.values().collect();
+    let shards = names.into_iter().map(|name| folder.join(name));
+    Ok(std::iter::once(path).chain(shards).collect())
+}
+
+/// Reads a folder's index and checks the names of the files.
+fn index(folder: &Path) -> Result<(PathBuf, Index), WeightsError> {
     let [first, other] = INDEXES.map(|name| folder.join(name));
     let path = if other.exists() && !first.exists() {
         other
@@ -70,6 +80,22 @@ pub(super) fn sharded(folder: &Path) -> Result<Weights, WeightsError> {
     if shards.len() > MAX_SHARDS {
         return Err(malformed(format!("it names {} files", shards.len())));
     }
+    for shard in shards {
+        if Path::new(shard).file_name().and_then(|n| n.to_str()) != Some(shard) {
+            return Err(malformed(format!("`{shard}` is not a plain file name")));
+        }
+    }
+    Ok((path, index))
+}
+
+/// See [`Weights::open_sharded`].
+pub(super) fn sharded(folder: &Path) -> Result<Weights, WeightsError> {
+    let (path, index) = index(folder)?;
+    let malformed = |reason: String| WeightsError::Malformed {
+        path: path.clone(),
+        reason,
+    };
+    let shards: BTreeSet<&String> = index.weight_map.values().collect();
     let mut weights = Weights {
         path: path.clone(),
         format: Format::Safetensors,
@@ -79,9 +105,6 @@ pub(super) fn sharded(folder: &Path) -> Result<Weights, WeightsError> {
         skipped: Vec::new(),
     };
     for shard in shards {
-        if Path::new(shard).file_name().and_then(|n| n.to_str()) != Some(shard) {
-            return Err(malformed(format!("`{shard}` is not a plain file name")));
-        }
         let (file, format, found) = open_checked(&folder.join(shard))?;
         if weights.files.is_empty() {
             weights.format = format;

@@ -1,38 +1,65 @@
 //! Keys and values on the device, and attention over them, for CUDA.
 //!
-//! All rows write their next token to the same column, so a step is one
-//! assignment a layer whatever the rows' lengths; a row's own tokens are the
-//! columns from its start to the end, and a mask hides the others. Query heads
-//! that share a key head are laid along the sequence instead of repeating keys,
-//! which the device's attention kernels need and which costs nothing.
+//! All rows write their next tokens to the same columns, so a step is one
+//! assignment a layer whatever the rows' lengths. A row sees the columns that
+//! hold its own tokens, and a mask hides the others: what came before it, and
+//! columns that were filled up where another row had more tokens to read. Query
+//! heads that share a key head are laid along the sequence instead of repeating
+//! keys, which the device's attention kernels need and which costs nothing.
 
-use anyhow::Result;
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation::softmax};
 
-use super::{config::Config, rope};
+use crate::models::llm::{config::Config, rope};
 
-/// Columns beyond what the longest row needs, so that moving is rare.
+/// Columns beyond what the longest row needs, so that moving is rare and rows
+/// may be filled up.
 const SLACK: usize = 256;
 
 /// Keys and values of one prompt, [1, `kv_heads`, len, dim] in every layer.
 #[derive(Clone, Debug)]
-pub(super) struct Prompt {
+pub(in crate::models::llm) struct Prompt {
     layers: Vec<(Tensor<4>, Tensor<4>)>,
     pub(super) len: usize,
 }
 
 /// Keys and values of a batch of rows, [rows, `kv_heads`, columns, dim].
 #[derive(Debug)]
-pub(super) struct Kv {
+pub(in crate::models::llm) struct Kv {
     layers: Vec<(Tensor<4>, Tensor<4>)>,
-    /// The first column of each row.
-    starts: Vec<usize>,
+    rows: Vec<Columns>,
     /// The column after the last token, of all rows alike.
     end: usize,
     /// Length of the longest prompt that may come.
     longest_prompt: usize,
     columns: usize,
     window: usize,
+}
+
+/// The columns that hold one row's tokens.
+#[derive(Clone, Debug, Default)]
+struct Columns(Vec<usize>);
+
+impl Columns {
+    fn first(&self) -> Option<usize> {
+        self.0.first().copied()
+    }
+}
+
+/// One step's tokens of all rows, filled up on the left to the same number.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Tokens of each row.
+    pub(super) width: usize,
+    /// How many of them are the row's own.
+    pub(super) taken: Vec<usize>,
+    /// [rows * width].
+    pub(super) ids: Vec<u32>,
+    /// [rows * width].
+    pub(super) positions: Vec<usize>,
+    /// The first column that any row sees.
+    first: usize,
+    /// Whether a column is hidden from each token: [rows, 1, width, columns seen].
+    mask: Tensor<4, Bool>,
 }
 
 impl Kv {
@@ -51,7 +78,7 @@ impl Kv {
         let zeros = || Tensor::zeros(shape, (device, dtype));
         Self {
             layers: (0..config.layers).map(|_| (zeros(), zeros())).collect(),
-            starts: vec![longest_prompt; rows],
+            rows: vec![Columns::default(); rows],
             end: longest_prompt,
             longest_prompt,
             columns,
@@ -59,13 +86,13 @@ impl Kv {
         }
     }
 
-    /// How many tokens a row holds.
-    pub(super) fn len(&self, row: usize) -> usize {
-        self.end - self.starts[row]
+    /// Bytes that one row of at most `longest` tokens takes, given those of one token.
+    pub(super) fn row_bytes(longest: usize, token_bytes: usize) -> usize {
+        (longest.saturating_add(SLACK.min(longest))).saturating_mul(token_bytes)
     }
 
     /// Gives a row to a prompt.
-    pub(super) fn seat(&mut self, row: usize, prompt: &Prompt) {
+    pub(in crate::models::llm) fn seat(&mut self, row: usize, prompt: &Prompt) {
         let columns = self.end - prompt.len..self.end;
         for ((keys, values), (new_keys, new_values)) in self.layers.iter_mut().zip(&prompt.layers) {
             for (store, new) in [(keys, new_keys), (values, new_values)] {
@@ -74,7 +101,7 @@ impl Kv {
                 store.inplace(|store| store.slice_assign(place, new.clone()));
             }
         }
-        self.starts[row] = columns.start;
+        self.rows[row] = Columns(columns.collect());
     }
 
     /// Keeps these rows only, in this order.
@@ -89,21 +116,61 @@ impl Kv {
                 store.inplace(|store| store.select(0, index.clone()));
             }
         }
-        self.starts = rows.iter().map(|&row| self.starts[row]).collect();
+        self.rows = rows.iter().map(|&row| self.rows[row].clone()).collect();
     }
 
-    /// Empties the rows that are not `live`, and makes room for one more column
-    /// by moving the others to the left if need be.
-    pub(super) fn make_room(&mut self, live: &[usize]) {
-        for (row, start) in self.starts.iter_mut().enumerate() {
-            if live.binary_search(&row).is_err() {
-                *start = self.end;
+    /// Plans a step in which every row reads as many of its `waiting` tokens as
+    /// there is room for, at least one. `left` says how many tokens a row may
+    /// still get, those waiting included; rows without waiting tokens are empty.
+    pub(super) fn plan(&mut self, waiting: &[&[u32]], left: &[usize], device: &Device) -> Step {
+        for (row, waiting) in self.rows.iter_mut().zip(waiting) {
+            if waiting.is_empty() {
+                row.0.clear();
             }
         }
-        if self.end < self.columns {
+        let width = self.width(waiting, left);
+        self.make_room(width);
+        let taken: Vec<usize> = waiting.iter().map(|ids| ids.len().min(width)).collect();
+        let (mut ids, mut positions) = (Vec::new(), Vec::new());
+        for ((row, waiting), &own) in self.rows.iter_mut().zip(waiting).zip(&taken) {
+            let len = row.0.len();
+            // Any token does where there is none; nobody sees it.
+            ids.extend(std::iter::repeat_n(0, width - own).chain(waiting[..own].iter().copied()));
+            positions.extend(std::iter::repeat_n(0, width - own).chain(len..len + own));
+            row.0.extend(self.end + width - own..self.end + width);
+        }
+        let (first, mask) = self.mask(width, device);
+        Step {
+            width,
+            taken,
+            ids,
+            positions,
+            first,
+            mask,
+        }
+    }
+
+    /// The most tokens at a time for which every row still fits to its end: each
+    /// column that a row does not use is one less of its slack.
+    fn width(&self, waiting: &[&[u32]], left: &[usize]) -> usize {
+        let most = waiting.iter().map(|ids| ids.len()).max().unwrap_or(1);
+        let most = most.min(self.columns - self.longest_prompt);
+        let rows = self.rows.iter().zip(waiting).zip(left);
+        rows.filter(|((_, waiting), _)| !waiting.is_empty())
+            .map(|((row, waiting), &left)| {
+                let span = self.end - row.first().unwrap_or(self.end);
+                self.columns.saturating_sub(span + left) + waiting.len()
+            })
+            .fold(most, usize::min)
+            .max(1)
+    }
+
+    /// Makes room for `width` more columns by moving the others to the left if need be.
+    fn make_room(&mut self, width: usize) {
+        if self.end + width <= self.columns {
             return;
         }
-        let first = self.starts.iter().copied().min().unwrap_or(self.end);
+        let first = (self.rows.iter().filter_map(Columns::first)).fold(self.end, usize::min);
         let shift = first.min(self.end - self.longest_prompt);
         for (keys, values) in &mut self.layers {
             for store in [keys, values] {
@@ -113,55 +180,63 @@ impl Kv {
                 store.inplace(|store| store.slice_assign(place, kept));
             }
         }
-        for start in &mut self.starts {
-            *start -= shift;
+        for column in self.rows.iter_mut().flat_map(|row| &mut row.0) {
+            *column -= shift;
         }
         self.end -= shift;
     }
 
-    /// Whether a column is hidden from each row's next token: [rows, 1, 1, columns seen].
-    pub(super) fn mask(&self, device: &Device) -> (usize, Tensor<4, Bool>) {
-        let first = self.starts.iter().copied().min().unwrap_or(0);
-        let seen = self.end + 1 - first;
-        let hidden: Vec<bool> = (self.starts.iter())
-            .flat_map(|&start| {
-                (first..=self.end)
-                    .map(move |column| column < start || self.end - column >= self.window)
-            })
-            .collect();
-        let data = TensorData::new(hidden, [self.starts.len(), 1, 1, seen]);
+    /// The first column that is seen, and the mask from there on.
+    fn mask(&self, width: usize, device: &Device) -> (usize, Tensor<4, Bool>) {
+        let first = (self.rows.iter().filter_map(Columns::first)).fold(self.end, usize::min);
+        let seen = self.end + width - first;
+        let mut hidden = vec![true; self.rows.len() * width * seen];
+        for (row, hidden) in self.rows.iter().zip(hidden.chunks_exact_mut(width * seen)) {
+            for (token, hidden) in hidden.chunks_exact_mut(seen).enumerate() {
+                let own = self.end + token;
+                // A row that sees nothing has no softmax.
+                hidden[own - first] = false;
+                let end = row.0.partition_point(|&column| column <= own);
+                let start = end.saturating_sub(self.window);
+                for column in &row.0[start..end] {
+                    hidden[column - first] = false;
+                }
+            }
+        }
+        let data = TensorData::new(hidden, [self.rows.len(), 1, width, seen]);
         (first, Tensor::from_data(data, device))
     }
 
-    /// Attention of one new token for each row: `q` [rows, heads, dim] and `k`, `v`
-    /// [rows, `kv_heads`, dim], both already turned, to [rows, heads * dim].
+    /// Attention of a step's tokens: `q` [rows * width, heads, dim] and `k`, `v`
+    /// [rows * width, `kv_heads`, dim], both already turned, to
+    /// [rows * width, heads * dim].
     pub(super) fn decode(
         &mut self,
         layer: usize,
         [q, k, v]: [Tensor<3>; 3],
-        (first, mask): &(usize, Tensor<4, Bool>),
+        step: &Step,
     ) -> Tensor<2> {
-        let [rows, heads, dim] = q.dims();
+        let [tokens, heads, dim] = q.dims();
         let kv_heads = k.dims()[1];
-        let group = heads / kv_heads;
-        let (end, first) = (self.end, *first);
+        let (rows, width, group) = (tokens / step.width, step.width, heads / kv_heads);
+        let (end, first) = (self.end + width, step.first);
         let (keys, values) = &mut self.layers[layer];
-        let place = [0..rows, 0..kv_heads, end..end + 1, 0..dim];
+        let place = [0..rows, 0..kv_heads, self.end..end, 0..dim];
         for (store, new) in [(&mut *keys, k), (&mut *values, v)] {
-            let new = new.reshape([rows, kv_heads, 1, dim]);
+            let new = new.reshape([rows, width, kv_heads, dim]).swap_dims(1, 2);
             store.inplace(|store| store.slice_assign(place.clone(), new));
         }
-        let seen = [0..rows, 0..kv_heads, first..end + 1, 0..dim];
+        let seen = [0..rows, 0..kv_heads, first..end, 0..dim];
         let keys = keys.clone().slice(seen.clone());
         let values = values.clone().slice(seen);
-        let q = q.reshape([rows, kv_heads, group, dim]);
-        let mask = (mask.clone()).expand([rows, kv_heads, group, end + 1 - first]);
-        attend(q, keys, values, mask).reshape([rows, heads * dim])
+        let mask = (step.mask.clone().repeat_dim(2, group))
+            .expand([rows, kv_heads, group * width, end - first]);
+        grouped(q, keys, values, mask, [rows, width])
     }
 
-    /// Counts the step's token in, after the last layer.
-    pub(super) fn advance(&mut self) {
-        self.end += 1;
+    /// Counts the step's tokens in, after the last layer.
+    pub(super) fn advance(&mut self, step: &Step) {
+        self.end += step.width;
     }
 }
 
@@ -218,21 +293,16 @@ impl Prefill {
 
     /// Attention of the next layer: as [`Kv::decode`] over [prompts * width] tokens.
     pub(super) fn attend(&mut self, [q, k, v]: [Tensor<3>; 3]) -> Tensor<2> {
-        let [tokens, heads, dim] = q.dims();
+        let [_, heads, dim] = q.dims();
         let kv_heads = k.dims()[1];
         let (prompts, width) = (self.lengths.len(), self.width);
-        let group = heads / kv_heads;
         let split = |x: Tensor<3>| x.reshape([prompts, width, kv_heads, dim]).swap_dims(1, 2);
         let (keys, values) = (split(k), split(v));
-        let q = (q.reshape([prompts, width, kv_heads, group, dim]))
-            .permute([0, 2, 3, 1, 4])
-            .reshape([prompts, kv_heads, group * width, dim]);
-        let mask = (self.mask.clone()).expand([prompts, kv_heads, group * width, width]);
-        let out = attend(q, keys.clone(), values.clone(), mask);
+        let along = heads / kv_heads * width;
+        let mask = (self.mask.clone()).expand([prompts, kv_heads, along, width]);
+        let out = grouped(q, keys.clone(), values.clone(), mask, [prompts, width]);
         self.layers.push((keys, values));
-        (out.reshape([prompts, kv_heads, group, width, dim]))
-            .permute([0, 3, 1, 2, 4])
-            .reshape([tokens, heads * dim])
+        out
     }
 
     /// Each prompt's keys and values.
@@ -271,6 +341,27 @@ pub(super) fn split(
     ]
 }
 
+/// Attention of queries [rows * width, heads, dim] over keys and values
+/// [rows, `kv_heads`, seen, dim]; the mask is [rows, `kv_heads`, group * width, seen].
+fn grouped(
+    q: Tensor<3>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    hidden: Tensor<4, Bool>,
+    [rows, width]: [usize; 2],
+) -> Tensor<2> {
+    let [tokens, heads, dim] = q.dims();
+    let kv_heads = keys.dims()[1];
+    let group = heads / kv_heads;
+    let q = (q.reshape([rows, width, kv_heads, group, dim]))
+        .permute([0, 2, 3, 1, 4])
+        .reshape([rows, kv_heads, group * width, dim]);
+    let out = attend(q, keys, values, hidden);
+    (out.reshape([rows, kv_heads, group, width, dim]))
+        .permute([0, 3, 1, 2, 4])
+        .reshape([tokens, heads * dim])
+}
+
 /// Softmax attention in the rounding order of the reference's plain path.
 fn attend(q: Tensor<4>, keys: Tensor<4>, values: Tensor<4>, hidden: Tensor<4, Bool>) -> Tensor<4> {
     let dtype = q.dtype();
@@ -278,9 +369,4 @@ fn attend(q: Tensor<4>, keys: Tensor<4>, values: Tensor<4>, hidden: Tensor<4, Bo
     let scores = q.matmul(keys.swap_dims(2, 3)).mul_scalar(scale);
     let scores = (scores.cast(DType::F32)).mask_fill(hidden, f32::NEG_INFINITY);
     softmax(scores, 3).cast(dtype).matmul(values)
-}
-
-/// Reads a tensor of any floating type as f32.
-pub(super) fn read(tensor: Tensor<2>) -> Result<Vec<f32>> {
-    (tensor.cast(DType::F32).try_into_vec_as::<f32>()).map_err(anyhow::Error::msg)
 }
