@@ -294,7 +294,7 @@ struct EmbeddingsHead {
 }
 
 /// One answer of the LLM: a line of `answers.jsonl`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
     /// Class that the prompt asks about.
@@ -309,10 +309,24 @@ pub struct Answer {
     pub prompt: String,
     /// What the model wrote, untouched.
     pub text: String,
-    /// The tokens it wrote, end of sequence left out.
+    /// The tokens it wrote, end of sequence left out; none where a server or a
+    /// file gave the text.
     pub token_ids: Vec<u32>,
-    /// Attributes parsed from the text; empty when it is not valid.
+    /// Why it ended, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish: Option<Finish>,
+    /// The model that a server says it used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<String>,
+    /// Attributes parsed from the text, cleaned if that was asked for; empty when
+    /// it is not valid.
     pub attributes: Vec<String>,
+    /// What cleaning took out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<Dropped>,
+    /// What is odd about attributes as they were written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<Flag>,
     /// Whether the text gave attributes.
     pub valid: bool,
     /// Whether it had to be repaired first (a code fence, text around the object).
@@ -320,6 +334,39 @@ pub struct Answer {
     /// Why it is not valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finish {
+    /// The model ended it.
+    Eos,
+    /// A stop text appeared.
+    Stop,
+    /// It reached its token limit.
+    Length,
+}
+
+/// An attribute that cleaning took out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dropped {
+    /// The attribute as it was written.
+    pub attribute: String,
+    /// The rule that took it out.
+    pub reason: String,
+}
+
+/// An attribute that looks wrong but is used all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flag {
+    /// The attribute as it was written.
+    pub attribute: String,
+    /// `field_name` (such as `feature2`), `name_like` (such as `fur_color`),
+    /// `over_three_words`.
+    pub odd: Vec<String>,
 }
 
 /// All answers of one `llm_generate`, every attempt included.
@@ -544,13 +591,9 @@ mod tests {
             class_index: 0,
             sample,
             attempt: 0,
-            prompt: String::new(),
-            text: String::new(),
-            token_ids: vec![],
             attributes: attributes.iter().map(|a| (*a).to_owned()).collect(),
             valid,
-            repaired: false,
-            reason: None,
+            ..Answer::default()
         };
         let answers = Answers {
             answers: vec![

@@ -66,7 +66,7 @@ pub struct GcArgs {
     #[arg(long, value_name = "TIME", value_parser = time)]
     max_age: Option<Duration>,
     /// Collect the longest unused until this is enough: 500MB, 50GB.
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = crate::pipeline::bytes)]
     max_size: Option<u64>,
     /// Keep what was written or used within this time, since a run may need it.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "7d")]
@@ -319,36 +319,15 @@ fn time(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
-/// `500MB`, `50GB`.
-fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size; write 500MB or 50GB");
-    let at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let number: u64 = text[..at].parse().map_err(|_| wrong())?;
-    let unit = match text[at..].trim().to_ascii_uppercase().as_str() {
-        "" | "B" => 1,
-        "KB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "TB" => 1_000_000_000_000,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(unit).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_are_read_with_their_units() {
+    fn times_are_read_with_their_units() {
         assert_eq!(time("30d"), Ok(Duration::from_hours(720)));
-        assert_eq!(bytes("50GB"), Ok(50_000_000_000));
-        assert_eq!(bytes("12"), Ok(12));
         for wrong in ["", "d", "3x", "99999999999999999999d"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
-        assert!(bytes("5 parsecs").is_err());
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     artifact::{Answers, Artifact, Attributes, Manifest, Metrics, Type},
     data, node,
-    pipeline::{Graph, NodeId},
+    pipeline::{Graph, ModelSource, NodeId},
     report::{
         AnswersSummary, Measured, Page, Provenance, RunInfo, State as PageState, build_tables, html,
     },
@@ -208,8 +208,14 @@ pub(super) fn leaf_files(graph: &Graph) -> Result<Vec<PathBuf>> {
         files.extend(data::files(spec)?);
     }
     for model in graph.models.values() {
-        let architecture = model.architecture.as_deref();
-        files.extend(node::files(&model.path, model.family, architecture)?);
+        match &model.source {
+            ModelSource::Files(source) => {
+                let architecture = source.architecture.as_deref();
+                files.extend(node::files(&source.path, model.family, architecture)?);
+            }
+            ModelSource::Endpoint(_) => {}
+            ModelSource::Replay(path) => files.push(path.clone()),
+        }
     }
     Ok(files)
 }

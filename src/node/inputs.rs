@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 
-use super::ModelFolder;
+use super::{EndpointModel, ModelFolder, ReplayFile};
 use crate::{
     artifact::{Answers, Artifact, Attributes, Embeddings, LabelUse, Manifest, Type},
     data::{ClassList, Split},
@@ -40,6 +40,10 @@ pub enum Input {
     Classes(Arc<ClassList>),
     /// A model folder.
     Model(Arc<ModelFolder>),
+    /// A language model behind a server.
+    Endpoint(Arc<EndpointModel>),
+    /// A language model's answers in a file.
+    Replay(Arc<ReplayFile>),
 }
 
 impl Input {
@@ -58,6 +62,8 @@ impl Input {
             ]),
             Self::Classes(classes) => BTreeMap::from([("classes", classes.digest())]),
             Self::Model(model) => model.parts().clone(),
+            Self::Endpoint(model) => model.parts(),
+            Self::Replay(file) => file.parts(),
         })
     }
 
@@ -139,7 +145,7 @@ impl Inputs {
     pub fn model(&self, port: &str) -> Result<&Arc<ModelFolder>> {
         match self.get(port)? {
             Input::Model(model) => Ok(model),
-            _ => bail!("`{port}` does not lead to a model"),
+            _ => bail!("`{port}` does not lead to a model folder"),
         }
     }
 
@@ -161,7 +167,9 @@ impl Inputs {
                     .collect()),
                 other => bail!("`{port}` leads to {other}, which carry no classes"),
             },
-            Input::Empty(_) | Input::Model(_) => bail!("`{port}` does not lead to classes"),
+            Input::Empty(_) | Input::Model(_) | Input::Endpoint(_) | Input::Replay(_) => {
+                bail!("`{port}` does not lead to classes")
+            }
         }
     }
 

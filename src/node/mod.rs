@@ -4,6 +4,7 @@
 mod inputs;
 mod model;
 mod pool;
+mod provider;
 
 use std::{any::Any, collections::BTreeSet, sync::Arc};
 
@@ -17,9 +18,12 @@ pub use self::{
     inputs::{ArtifactFiles, Input, Inputs},
     model::{CLIP_CONFIG, CLIP_WEIGHTS, Family, ModelFolder, architectures, family, files},
     pool::{Models, id},
+    provider::{EndpointModel, ReplayFile},
 };
 use crate::artifact::{Output, Type};
-pub use crate::models::device::DeviceChoice;
+pub use crate::models::{
+    device::DeviceChoice, endpoint::Settings as EndpointSettings, llm::Quantize,
+};
 
 /// What a reference field takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +36,8 @@ pub enum Accept {
     Classes,
     /// A CLIP model: an entry of `[models]`, or a node that outputs weights.
     Clip,
-    /// A language model: an entry of `[models]`.
+    /// A language model: an entry of `[models]`, a server or a file of answers
+    /// included.
     Llm,
 }
 
@@ -154,6 +159,9 @@ impl Done {
     }
 }
 
+/// Takes the value of the item at a place of a batch; see [`Node::compute`].
+pub type Keep<'a> = dyn FnMut(usize, Vec<u8>) -> Result<()> + 'a;
+
 /// What a node may use while it works.
 pub struct Ctx<'a> {
     /// Loaded models of this thread's device; `None` outside [`Pool::Model`].
@@ -164,8 +172,19 @@ pub struct Ctx<'a> {
     pub warn: &'a dyn Fn(String),
     /// Tells how far one batch is: (parts done, parts in all, what a part is).
     pub progress: &'a (dyn Fn(u64, u64, &str) + Sync),
-    /// Batch size from `exec`, if the user set one; never changes a result.
+    /// What it may take; never changes a result.
+    pub budget: Budget,
+}
+
+/// What the user allows a node to take, where something is said in `exec`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Items computed at once.
     pub batch: Option<usize>,
+    /// Bytes of a language model's keys and values.
+    pub kv_memory: Option<u64>,
+    /// Bytes of a GPU for a language model's weights.
+    pub weights_memory: Option<u64>,
 }
 
 impl Ctx<'_> {
@@ -201,7 +220,8 @@ pub trait Node: Send + Sync {
     }
 
     /// Where it runs.
-    fn pool(&self) -> Pool {
+    fn pool(&self, inputs: &Inputs) -> Pool {
+        let _ = inputs;
         Pool::Cpu
     }
 
@@ -219,23 +239,27 @@ pub trait Node: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// How many items one batch holds when the user does not say.
-    fn batch(&self) -> usize {
-        64
+    /// How many items one batch holds; `asked` is what the user wants computed
+    /// at once, if anything.
+    fn batch(&self, asked: Option<usize>) -> usize {
+        asked.unwrap_or(64)
     }
 
-    /// Computes the values of `batch`, in order. Returning fewer values than
-    /// items is allowed once [`Ctx::stop`] says so. An empty value says that an
-    /// item could not be computed: it is not kept, the others are, and
+    /// Computes the values of `batch` and hands each to `keep` with its place in
+    /// the batch, in any order and as soon as it is there: what was kept
+    /// survives a failure and a kill. Keeping fewer values than there are items
+    /// is allowed once [`Ctx::stop`] says so. An empty value says that an item
+    /// could not be computed: it is not stored, the others are, and
     /// [`Node::finish`] tells.
     fn compute(
         &self,
         inputs: &Inputs,
         batch: &[Item],
         done: &Done,
+        keep: &mut Keep<'_>,
         ctx: &mut Ctx<'_>,
-    ) -> Result<Vec<Vec<u8>>> {
-        let _ = (inputs, batch, done, ctx);
+    ) -> Result<()> {
+        let _ = (inputs, batch, done, keep, ctx);
         anyhow::bail!("this kind has no items")
     }
 

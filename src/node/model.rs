@@ -14,11 +14,14 @@ use super::ArtifactFiles;
 use crate::{
     artifact::LabelUse,
     digest::{Digest, FileMemo},
-    models::clip::{
-        checkpoint::{Checkpoint, is_model},
-        config,
-        folder::{Part, WEIGHTS_FILE},
-        tokenizer::Dialect,
+    models::{
+        clip::{
+            checkpoint::{Checkpoint, is_model},
+            config,
+            folder::{Part, WEIGHTS_FILE},
+            tokenizer::Dialect,
+        },
+        llm::{self, Quantize},
     },
 };
 
@@ -45,6 +48,8 @@ pub struct ModelFolder {
     pub architecture: Option<String>,
     /// `f32`, `f16` or `bf16`.
     pub dtype: String,
+    /// What a language model's weights are quantised to while they are read.
+    pub quantize: Option<Quantize>,
     /// What it is.
     pub family: Family,
     /// Labels that trained it in this pipeline; none for an entry of `[models]`.
@@ -76,6 +81,7 @@ impl ModelFolder {
             path,
             architecture: architecture.map(str::to_owned),
             dtype: dtype.to_owned(),
+            quantize: None,
             family,
             labels: Vec::new(),
             keep: None,
@@ -141,29 +147,11 @@ pub fn files(path: &Path, family: Family, architecture: Option<&str>) -> Result<
     match family {
         Family::Clip => Ok(Checkpoint::open(path, architecture)?.files()),
         Family::Llm => {
-            let mut files: Vec<PathBuf> = fs_err::read_dir(path)?
-                .filter_map(|entry| Some(entry.ok()?.path()))
-                .filter(|path| {
-                    let name = path
-                        .file_name()
-                        .and_then(|n| n.to_str())
-                        .unwrap_or_default();
-                    path.extension().is_some_and(|e| e == "safetensors")
-                        || TOKENIZER_FILES.contains(&name)
-                        || ["config.json", "model.safetensors.index.json"].contains(&name)
-                })
-                .collect();
-            files.sort();
-            Ok(files)
+            let files = llm::files(path)?;
+            Ok(files.weights.into_iter().chain(files.tokenizer).collect())
         }
     }
 }
-
-const TOKENIZER_FILES: [&str; 3] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-];
 
 /// `image` and `text` hold the tensors of a tower with the part of the
 /// configuration that it reads, `scale` the logit scale.
@@ -225,24 +213,21 @@ fn clip_tensors(checkpoint: &Checkpoint, memo: &FileMemo) -> Result<Value> {
 
 /// `tokenizer` holds the tokenizer and chat template, `weights` all else.
 fn llm_parts(folder: &Path, memo: &FileMemo) -> Result<BTreeMap<&'static str, Digest>> {
-    let mut parts = BTreeMap::from([("tokenizer", Vec::new()), ("weights", Vec::new())]);
-    for path in files(folder, Family::Llm, None)? {
-        let name = path
-            .file_name()
-            .and_then(|n| n.to_str())
-            .unwrap_or_default();
-        let part = if TOKENIZER_FILES.contains(&name) {
-            "tokenizer"
-        } else {
-            "weights"
-        };
-        let digest = memo
-            .digest_of(&path)
-            .with_context(|| format!("failed to read `{}`", path.display()))?;
-        parts.entry(part).or_default().push(json!([name, digest]));
-    }
-    Ok(parts
-        .into_iter()
-        .map(|(part, files)| (part, Digest::of_json("runner llm part v1", &files.into())))
-        .collect())
+    let files = llm::files(folder)?;
+    let part = |mut files: Vec<PathBuf>| -> Result<Digest> {
+        files.sort();
+        let mut list = Vec::new();
+        for path in files {
+            let name = path.file_name().and_then(|n| n.to_str());
+            let digest = memo
+                .digest_of(&path)
+                .with_context(|| format!("failed to read `{}`", path.display()))?;
+            list.push(json!([name.unwrap_or_default(), digest]));
+        }
+        Ok(Digest::of_json("runner llm part v1", &list.into()))
+    };
+    Ok(BTreeMap::from([
+        ("tokenizer", part(files.tokenizer)?),
+        ("weights", part(files.weights)?),
+    ]))
 }

@@ -9,7 +9,7 @@ use super::ModelFolder;
 use crate::models::{
     clip::{Clip, Tower},
     device::{DeviceChoice, open},
-    llm::Llm,
+    llm::{Llm, Precision},
 };
 
 /// Loaded models; each is loaded at its first use and kept until released.
@@ -86,18 +86,24 @@ impl Models {
         Ok(clip)
     }
 
-    /// The language model in `folder`.
+    /// The language model in `folder`, whose weights take at most about
+    /// `weights_memory` bytes of a GPU where that can be.
     ///
     /// # Errors
     /// When its files are not what they should be; the message names file and tensor.
-    pub fn llm(&mut self, folder: &ModelFolder) -> Result<Arc<Llm>> {
+    pub fn llm(&mut self, folder: &ModelFolder, weights_memory: Option<u64>) -> Result<Arc<Llm>> {
         let key = id(folder);
         if let Some(llm) = self.llms.get(&key) {
             return Ok(llm.clone());
         }
         let device = self.device()?;
         (self.on_load)(&folder.path);
-        let llm = Llm::load(&folder.path, dtype(&folder.dtype)?, &device).with_context(|| {
+        let precision = Precision {
+            dtype: dtype(&folder.dtype)?,
+            quantize: folder.quantize,
+        };
+        let room = weights_memory.unwrap_or(u64::MAX);
+        let llm = Llm::load(&folder.path, precision, &device, room).with_context(|| {
             format!(
                 "failed to load the language model in `{}`",
                 folder.path.display()
@@ -115,9 +121,9 @@ impl Models {
     }
 }
 
-/// Identity of a loaded model: content and dtype.
+/// Identity of a loaded model: content and numbers.
 pub fn id(folder: &ModelFolder) -> String {
-    format!("{} {}", folder.digest(), folder.dtype)
+    format!("{} {} {:?}", folder.digest(), folder.dtype, folder.quantize)
 }
 
 fn dtype(name: &str) -> Result<DType> {

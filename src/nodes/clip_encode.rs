@@ -18,7 +18,7 @@ use crate::{
         clip::Tower,
         image::Rgb8,
     },
-    node::{Accept, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port},
+    node::{Accept, Complaint, Ctx, Done, Inputs, Item, Keep, Kind, Node, Pool, Port},
     nodes::{
         doubtful::{LongText, doubtful},
         prompt_set::PromptSet,
@@ -128,7 +128,7 @@ impl Node for ClipEncode {
         }
     }
 
-    fn pool(&self) -> Pool {
+    fn pool(&self, _: &Inputs) -> Pool {
         Pool::Model
     }
 
@@ -164,9 +164,9 @@ impl Node for ClipEncode {
         Ok(items)
     }
 
-    fn batch(&self) -> usize {
+    fn batch(&self, asked: Option<usize>) -> usize {
         // Enough for every core to get a batch of its own.
-        std::thread::available_parallelism().map_or(256, |cores| 256.max(16 * cores.get()))
+        asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(256, |cores| 256.max(16 * cores.get())))
     }
 
     fn compute(
@@ -174,8 +174,9 @@ impl Node for ClipEncode {
         inputs: &Inputs,
         batch: &[Item],
         _: &Done,
+        keep: &mut Keep<'_>,
         ctx: &mut Ctx<'_>,
-    ) -> Result<Vec<Vec<u8>>> {
+    ) -> Result<()> {
         let folder = inputs.model("model")?;
         let rows: Vec<Vec<f32>> = if inputs.has("images") {
             let split = inputs.split("images")?;
@@ -222,10 +223,10 @@ impl Node for ClipEncode {
             rows.iter().flatten().all(|x| x.is_finite()),
             "the model gave a number that is not finite\nhint: check the weights, or use dtype = \"f32\""
         );
-        Ok(rows
-            .iter()
-            .map(|row| row.iter().flat_map(|x| x.to_le_bytes()).collect())
-            .collect())
+        for (place, row) in rows.iter().enumerate() {
+            keep(place, row.iter().flat_map(|x| x.to_le_bytes()).collect())?;
+        }
+        Ok(())
     }
 
     fn finish(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Output> {

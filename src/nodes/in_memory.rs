@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     artifact::{Artifact, Content, Embeddings, LabelUse, Manifest, Output, Row},
     digest::Digest,
-    node::{ArtifactFiles, Ctx, Done, Input, Inputs, Node},
+    node::{ArtifactFiles, Budget, Ctx, Done, Input, Inputs, Node},
 };
 
 /// An artifact's files without a store.
@@ -52,7 +52,7 @@ pub(super) fn finish<A: Artifact>(
         stop: &|| false,
         warn: &|text| warnings.borrow_mut().push(text),
         progress: &|_, _, _| {},
-        batch: None,
+        budget: Budget::default(),
     };
     let Output { files, labels, .. } = node.finish(&inputs, &Done::default(), &mut ctx)?;
     let artifact = A::decode(&|name| match &files

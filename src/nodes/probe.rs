@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     artifact::{Content, Output, Type},
-    node::{Accept, Ctx, Done, Input, Inputs, Item, Kind, Node, Port},
+    node::{Accept, Ctx, Done, Input, Inputs, Item, Keep, Kind, Node, Port},
 };
 
 /// Parameters of `probe`.
@@ -51,20 +51,19 @@ impl Node for Probe {
             .collect())
     }
 
-    fn batch(&self) -> usize {
-        self.batch.max(1)
+    fn batch(&self, asked: Option<usize>) -> usize {
+        asked.unwrap_or(self.batch)
     }
 
-    fn compute(&self, _: &Inputs, batch: &[Item], _: &Done, ctx: &mut Ctx<'_>) -> Result<Vec<Vec<u8>>> {
-        let mut values = Vec::new();
-        for item in batch {
+    fn compute(&self, _: &Inputs, batch: &[Item], _: &Done, keep: &mut Keep<'_>, ctx: &mut Ctx<'_>) -> Result<()> {
+        for (place, item) in batch.iter().enumerate() {
             if (ctx.stop)() {
                 break;
             }
             sleep(Duration::from_millis(self.milliseconds));
-            values.push(item.id.to_ascii_uppercase());
+            keep(place, item.id.to_ascii_uppercase())?;
         }
-        Ok(values)
+        Ok(())
     }
 
     fn finish(&self, inputs: &Inputs, done: &Done, _: &mut Ctx<'_>) -> Result<Output> {

@@ -1,5 +1,5 @@
-//! Entries of `[data]` and `[models]`, and `exec` settings: read, and looked
-//! up on disk where a node names them.
+//! Entries of `[data]` and `exec` settings: read, and looked up on disk where a
+//! node names them.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,61 +13,16 @@ use toml::{Spanned, de::DeTable};
 use super::{
     document::{Entry, Section},
     findings::Findings,
-    graph::{Exec, ModelSpec, Point},
-    names::{nearest, quoted},
+    graph::{Exec, Point},
+    size::bytes,
     reading::{Subject, read},
-    source::{normal, shown_beside},
+    source::normal,
     substitute::{Axis, Params, Scope, Substitution, names_in},
 };
 use crate::{
     data::{self, DataSpec},
     diagnostic::{Diagnostic, Place, SourceText},
-    digest::Digest,
-    node::{Family, architectures, family},
 };
-
-/// Number formats that a model can be held in.
-#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Dtype {
-    #[default]
-    F32,
-    F16,
-    Bf16,
-}
-
-/// What a model folder holds, for folders that are not there.
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum FamilyName {
-    /// A CLIP model.
-    Clip,
-    /// A Hugging Face folder of a causal language model.
-    Llm,
-}
-
-/// An entry of `[models]` as it is written.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ModelTable {
-    /// The folder, or a CLIP model's file of weights, relative to the file that
-    /// names it.
-    path: PathBuf,
-    /// A CLIP model's architecture as `open_clip` names it, such as
-    /// "RN50-quickgelu", for weights without a configuration.
-    #[serde(default)]
-    architecture: Option<String>,
-    /// Numbers of the weights; belongs to the model, never to the device.
-    #[serde(default)]
-    dtype: Dtype,
-    /// What the folder holds; found out from its files where it is not said.
-    #[serde(default)]
-    family: Option<FamilyName>,
-    /// `blake3:…` that the model must have; stands in for an absent folder.
-    #[serde(default)]
-    #[schemars(with = "Option<String>")]
-    digest: Option<Digest>,
-}
 
 /// Settings that never change a result.
 #[derive(Deserialize, JsonSchema)]
@@ -76,10 +31,19 @@ pub(super) struct ExecTable {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     #[serde(default)]
     device: Option<String>,
-    /// Items computed at once.
+    /// Items computed at once; for a language model the answers written at once.
     #[serde(default)]
     #[schemars(range(min = 1))]
     batch: Option<usize>,
+    /// The most memory for a language model's keys and values, such as "4GB",
+    /// which is the default; fewer answers are written at once where they need more.
+    #[serde(default)]
+    kv_memory: Option<String>,
+    /// The most memory of a GPU for a language model's weights, such as "12GB".
+    /// Quantised weights that do not fit in full stay quantised, and each layer is
+    /// expanded when it is used.
+    #[serde(default)]
+    weights_memory: Option<String>,
 }
 
 /// An entry of `[data]` or `[models]`, once per sweep point that it sees.
@@ -119,14 +83,6 @@ impl<T> Named<T> {
     }
 }
 
-/// A model with what its files say it is.
-pub(super) struct Model {
-    /// Ready for the graph, but for the family.
-    pub(super) spec: ModelSpec,
-    /// Why its family is not known, once somebody needs it.
-    pub(super) problem: Option<Box<Diagnostic>>,
-}
-
 /// Reads all of `[data]`; paths become absolute, files are not looked at.
 pub(super) fn data<'a>(
     section: &Section<'a>,
@@ -159,107 +115,6 @@ pub(super) fn data<'a>(
         .iter()
         .map(|entry| variants(entry, params, sweep, found, read_one))
         .collect()
-}
-
-/// Reads all of `[models]` and looks at each folder for what it holds.
-pub(super) fn models<'a>(
-    section: &Section<'a>,
-    params: &Params<'a>,
-    sweep: &[Axis<'a>],
-    found: &mut Findings,
-) -> Vec<Named<Model>> {
-    let read_one = |entry: &Entry<'a>, table: DeTable<'a>, found: &mut Findings| {
-        let what = format!("model `{}`", entry.name);
-        let path_span = table
-            .get("path")
-            .map_or(entry.header.clone(), Spanned::span);
-        let architecture_span = table
-            .get("architecture")
-            .map_or(entry.header.clone(), Spanned::span);
-        let model: ModelTable = read(&subject(entry, &what), table, found)?;
-        let path = beside(&entry.source, &model.path);
-        if let Some(name) = &model.architecture {
-            let known = architectures();
-            if !known.contains(name) {
-                let place = Place::new(&entry.source, architecture_span);
-                let hint = match nearest(name, known.iter().map(String::as_str)) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("architectures: {}", quoted(&known)),
-                };
-                found.push(
-                    Diagnostic::at(place, format!("there is no architecture `{name}`"))
-                        .label("not one that is known")
-                        .hint(hint),
-                );
-            }
-        }
-        let detected = match &model.architecture {
-            Some(_) if path.exists() => Some(Family::Clip),
-            _ => family(&path),
-        };
-        let written = model.family.map(|family| match family {
-            FamilyName::Clip => Family::Clip,
-            FamilyName::Llm => Family::Llm,
-        });
-        let absent_is_fine = model.digest.is_some() && written.is_some();
-        let problem = (detected.is_none()
-            && !absent_is_fine
-            && (written.is_none() || !path.exists()))
-        .then(|| {
-            let shown = shown_beside(&entry.source.shown, &model.path);
-            Box::new(not_a_model(
-                &Place::new(&entry.source, path_span),
-                &path,
-                &shown,
-            ))
-        });
-        Some(Model {
-            spec: ModelSpec {
-                path,
-                dtype: match model.dtype {
-                    Dtype::F32 => "f32",
-                    Dtype::F16 => "f16",
-                    Dtype::Bf16 => "bf16",
-                }
-                .to_owned(),
-                family: written.or(detected).unwrap_or(Family::Clip),
-                architecture: model.architecture,
-                digest: model.digest,
-            },
-            problem,
-        })
-    };
-    section
-        .entries
-        .iter()
-        .map(|entry| variants(entry, params, sweep, found, read_one))
-        .collect()
-}
-
-fn not_a_model(place: &Place, path: &Path, shown: &str) -> Diagnostic {
-    if path.is_dir() {
-        return Diagnostic::at(place.clone(), format!("`{shown}` is not a model folder"))
-            .label("holds neither `open_clip_config.json` nor `config.json`")
-            .hint(
-                "a CLIP model has the first or, from transformers, the second, as a language model \
-                 has; for weights without either say `architecture = \"RN50-quickgelu\"`"
-                    .to_owned(),
-            );
-    }
-    if path.is_file() {
-        return Diagnostic::at(
-            place.clone(),
-            format!("`{shown}` is not a model that is read"),
-        )
-        .label("neither safetensors nor a file of PyTorch")
-        .hint("download it again, or name the folder that it is in".to_owned());
-    }
-    Diagnostic::at(place.clone(), format!("the model `{shown}` does not exist"))
-        .label("no model here")
-        .hint(
-            "put the model there, or pin it with `digest` and `family` to use stored results alone"
-                .to_owned(),
-        )
 }
 
 /// Tells which files of a data set that a node names are absent; a pinned
@@ -300,6 +155,7 @@ pub(super) fn exec(
             .map_or(subject.header.clone(), Spanned::span)
     };
     let (device_span, batch_span) = (span_of("device"), span_of("batch"));
+    let (kv_span, weights_span) = (span_of("kv_memory"), span_of("weights_memory"));
     let read: ExecTable = read(subject, table, found)?;
     if let Some(device) = &read.device
         && !is_device(device)
@@ -315,9 +171,22 @@ pub(super) fn exec(
         let place = Place::new(subject.source, batch_span);
         found.push(Diagnostic::at(place, "`batch` must be at least 1").label("no items at once"));
     }
+    let mut size = |field: &str, text: Option<&String>, span: std::ops::Range<usize>| {
+        let read = bytes(text?).and_then(|n| match n {
+            0 => Err(format!("`{field}` must be more than nothing")),
+            n => Ok(n),
+        });
+        read.map_err(|message| {
+            let place = Place::new(subject.source, span);
+            found.push(Diagnostic::at(place, message).label("not a size"));
+        })
+        .ok()
+    };
     Some(Exec {
         device: read.device,
         batch: read.batch,
+        kv_memory: size("kv_memory", read.kv_memory.as_ref(), kv_span),
+        weights_memory: size("weights_memory", read.weights_memory.as_ref(), weights_span),
     })
 }
 
@@ -328,7 +197,7 @@ fn is_device(text: &str) -> bool {
             .is_some_and(|n| n.parse::<u16>().is_ok())
 }
 
-fn subject<'s>(entry: &'s Entry<'_>, what: &'s str) -> Subject<'s> {
+pub(super) fn subject<'s>(entry: &'s Entry<'_>, what: &'s str) -> Subject<'s> {
     Subject {
         what,
         source: &entry.source,
@@ -344,7 +213,7 @@ pub(super) fn beside(source: &Arc<SourceText>, path: &Path) -> PathBuf {
 }
 
 /// Reads an entry once per combination of the sweep axes that it names.
-fn variants<'a, T>(
+pub(super) fn variants<'a, T>(
     entry: &Entry<'a>,
     params: &Params<'a>,
     sweep: &[Axis<'a>],

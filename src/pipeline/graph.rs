@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     artifact::Type,
     data::DataSpec,
-    node::{Family, KindInfo, Node},
+    node::{EndpointModel, Family, KindInfo, Node, Quantize},
 };
 
 /// Index of a node instance in [`Graph::nodes`].
@@ -69,6 +69,10 @@ pub struct Exec {
     pub device: Option<String>,
     /// Items computed at once.
     pub batch: Option<usize>,
+    /// The most bytes of a language model's keys and values.
+    pub kv_memory: Option<u64>,
+    /// The most bytes of a GPU for a language model's weights.
+    pub weights_memory: Option<u64>,
 }
 
 /// One node instance.
@@ -108,16 +112,36 @@ pub struct Seen {
 /// An entry of `[models]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
+    /// Where it is.
+    pub source: ModelSource,
+    /// What it is.
+    pub family: Family,
+    /// `blake3:…` that it must have.
+    pub digest: Option<crate::digest::Digest>,
+}
+
+/// Where a model is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelSource {
+    /// In files of this machine.
+    Files(ModelFiles),
+    /// Behind a server.
+    Endpoint(Box<EndpointModel>),
+    /// Nowhere: its answers are in this file.
+    Replay(PathBuf),
+}
+
+/// A model in files of this machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFiles {
     /// Absolute folder, or file of weights.
     pub path: PathBuf,
     /// `f32`, `f16`, `bf16`.
     pub dtype: String,
-    /// What its files say it is.
-    pub family: Family,
+    /// What weights are quantised to while they are read.
+    pub quantize: Option<Quantize>,
     /// The name of its architecture, where no file tells it.
     pub architecture: Option<String>,
-    /// `blake3:…` that it must have.
-    pub digest: Option<crate::digest::Digest>,
 }
 
 /// An entry of `[tables]`.

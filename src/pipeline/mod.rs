@@ -15,6 +15,7 @@ mod findings;
 mod graph;
 mod kinds;
 mod layers;
+mod models;
 mod names;
 mod order;
 mod picks;
@@ -22,6 +23,7 @@ mod reading;
 mod resolve;
 mod rounds;
 mod schema;
+mod size;
 mod source;
 mod substitute;
 mod tables;
@@ -36,10 +38,11 @@ use std::{
 };
 
 pub use graph::{
-    Exec, Graph, Instance, ModelSpec, NodeId, Point, Seen, Source, TableSpec, TableValue,
+    Exec, Graph, Instance, ModelFiles, ModelSource, ModelSpec, NodeId, Point, Seen, Source, TableSpec, TableValue,
 };
 pub use names::nearest;
 pub use schema::schema;
+pub use size::bytes;
 
 use self::{
     document::Document, expand::Expansion, findings::Findings, kinds::Kinds, layers::Texts,
@@ -112,7 +115,7 @@ fn load_into(
 
     let sweep = axes::sweep(&document, found);
     let data = entries::data(&document.data, &document.params, &sweep, found);
-    let models = entries::models(&document.models, &document.params, &sweep, found);
+    let models = models::models(&document.models, &document.params, &sweep, found);
     let round_texts = rounds::split(&mut document, found);
     let counts = rounds::counts(&document, &round_texts, &sweep, found);
     let numbers = round_numbers(counts.iter().copied().max().unwrap_or(0));

@@ -4,7 +4,8 @@ use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
 
 use super::{
-    entries::{ExecTable, ModelTable},
+    entries::ExecTable,
+    models::ModelTable,
     tables::Table,
 };
 use crate::{

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, path::Path};
 
 use super::{
-    entries::{Model, Named},
+    entries::Named,
+    models::Model,
     expand::Variant,
     findings::Findings,
     substitute::Axis,

@@ -100,6 +100,7 @@ mod tests {
             valid,
             repaired,
             reason: (!valid).then(|| "not JSON".into()),
+            ..Answer::default()
         }
     }
 

@@ -14,11 +14,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{Event, Fingerprint};
+use super::{Event, Fingerprint, keep::Keeper};
 use crate::{
     artifact::{Content, FileEntry, Manifest, Output},
     digest::Digest,
-    node::{Ctx, Done, Inputs, Item, Models, Node},
+    node::{Budget, Ctx, Done, Inputs, Item, Models, Node},
     pipeline::NodeId,
     store::{Committed, Output as RecordOutput, Record, Store},
 };
@@ -30,7 +30,7 @@ pub(super) struct Job {
     pub(super) kind: &'static str,
     pub(super) inputs: Inputs,
     pub(super) fingerprint: Fingerprint,
-    pub(super) batch: Option<usize>,
+    pub(super) budget: Budget,
     /// Compute items even if the store has them, and replace the record.
     pub(super) force: bool,
     pub(super) provenance: Value,
@@ -97,7 +97,7 @@ pub(super) fn execute(
         stop: &stopped,
         warn: &warn,
         progress: &progress,
-        batch: job.batch,
+        budget: job.budget,
     };
     let (done, items) = run_items(job, store, &mut ctx, &send)?;
     if stopped() {
@@ -235,46 +235,36 @@ fn run_items(
             cached: found,
         });
         let missing: Vec<usize> = (0..new.len()).filter(|i| !values.contains_key(i)).collect();
-        let size = job.batch.unwrap_or_else(|| job.node.batch()).max(1);
+        let size = job.node.batch(job.budget.batch).max(1);
         for chunk in missing.chunks(size) {
             if (ctx.stop)() {
                 bail!(Stopped);
             }
             let batch: Vec<Item> = chunk.iter().map(|i| new[*i].clone()).collect();
-            let results = job.node.compute(&job.inputs, &batch, &done, ctx)?;
-            ensure!(
-                results.len() == batch.len() || ((ctx.stop)() && results.len() < batch.len()),
-                "kind `{}` gave {} values for {} items",
-                job.kind,
-                results.len(),
-                batch.len()
+            let mut keeper = Keeper::new(store, &space, &batch, send, job.id);
+            let result = (job.node).compute(
+                &job.inputs,
+                &batch,
+                &done,
+                &mut |place, value| keeper.keep(place, value),
+                ctx,
             );
-            let returned = results.len();
-            let (mut kept, mut pack) = (Vec::new(), Vec::new());
-            for ((i, item), value) in chunk.iter().zip(&batch).zip(results) {
-                if value.is_empty() {
-                    values.insert(*i, Arc::from([]));
-                } else {
-                    kept.push(*i);
-                    pack.push((item_key(item), value));
-                }
-            }
-            // One file and one fsync a batch: what is finished survives a kill.
-            if !pack.is_empty() {
-                store
-                    .commit_items(&space, &pack)
-                    .context("failed to store a finished batch")?;
-            }
-            computed += pack.len() as u64;
-            send(Event::Batch {
-                node: job.id,
-                items: returned as u64,
-            });
-            if returned < batch.len() {
-                bail!(Stopped);
-            }
-            for (i, (_, value)) in kept.into_iter().zip(pack) {
-                values.insert(i, value.into());
+            // What is finished survives a failure of the rest.
+            keeper.commit()?;
+            result?;
+            let (kept, count) = keeper.finish();
+            computed += count;
+            for (place, value) in kept.iter().enumerate() {
+                match value {
+                    Some(value) => values.insert(chunk[place], value.clone()),
+                    None if (ctx.stop)() => bail!(Stopped),
+                    None => bail!(
+                        "kind `{}` gave no value for item {} of {}",
+                        job.kind,
+                        place + 1,
+                        batch.len()
+                    ),
+                };
             }
         }
         for (i, item) in new.iter().enumerate() {

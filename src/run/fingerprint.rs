@@ -96,6 +96,9 @@ fn describe(
             let mut entry = Value::Object(parts);
             if let (Input::Model(model), Some(map)) = (input, entry.as_object_mut()) {
                 map.insert("dtype".into(), model.dtype.clone().into());
+                if let Some(quantize) = model.quantize {
+                    map.insert("quantize".into(), json!(quantize));
+                }
             }
             entries.push(entry);
         }

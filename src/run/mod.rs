@@ -5,6 +5,7 @@ mod event;
 mod execute;
 mod fingerprint;
 mod history;
+mod keep;
 mod local;
 mod plan;
 mod reason;
@@ -43,7 +44,7 @@ use self::{
 use crate::{
     artifact::Manifest,
     digest::{Digest, FileMemo},
-    node::{DeviceChoice, Inputs},
+    node::{Budget, DeviceChoice, Inputs},
     pipeline::{Graph, NodeId},
     store::Store,
 };
@@ -244,7 +245,8 @@ impl Loop<'_> {
                 };
                 self.states.set(self.graph, id, State::Running);
                 self.running += 1;
-                workers.start(job, instance.node.pool(), &device);
+                let pool = instance.node.pool(&job.inputs);
+                workers.start(job, pool, &device);
             }
             Err(error) => self.fail(id, &error, workers, emit),
         }
@@ -299,7 +301,11 @@ impl Loop<'_> {
             kind: instance.kind.name,
             inputs,
             fingerprint,
-            batch: instance.exec.batch.or(self.graph.exec.batch),
+            budget: Budget {
+                batch: instance.exec.batch.or(self.graph.exec.batch),
+                kv_memory: (instance.exec.kv_memory).or(self.graph.exec.kv_memory),
+                weights_memory: (instance.exec.weights_memory).or(self.graph.exec.weights_memory),
+            },
             force,
             provenance: self.settings.provenance.clone(),
             why: self.nodes[id.index()].why.clone(),

@@ -13,8 +13,8 @@ use crate::{
     artifact::{Manifest, Type},
     data::{ClassList, DataSet},
     digest::{Digest, FileMemo},
-    node::{ArtifactFiles, Family, Input, Inputs, ModelFolder},
-    pipeline::{Graph, NodeId, Source},
+    node::{ArtifactFiles, Family, Input, Inputs, ModelFolder, ReplayFile},
+    pipeline::{Graph, ModelFiles, ModelSource, ModelSpec, NodeId, Source},
     store::Store,
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Resolver<'a> {
     store: &'a Store,
     memo: &'a FileMemo,
     data: BTreeMap<String, Arc<DataSet>>,
-    models: BTreeMap<String, Arc<ModelFolder>>,
+    models: BTreeMap<String, Input>,
     made_models: HashMap<Digest, Arc<ModelFolder>>,
     artifacts: Vec<Option<Made>>,
     warnings: Vec<String>,
@@ -109,7 +109,7 @@ impl<'a> Resolver<'a> {
                 }
                 Source::DataClasses(data) => Input::Classes(self.data_set(data)?.classes().clone()),
                 Source::Classes(names) => Input::Classes(Arc::new(ClassList::new(names.clone())?)),
-                Source::Model(name) => Input::Model(self.model(name)?),
+                Source::Model(name) => self.model(name)?,
             };
             inputs.connect(port, input);
         }
@@ -149,7 +149,10 @@ impl<'a> Resolver<'a> {
             .iter()
             .find(|(port, _)| *port == "model");
         match source {
-            Some((_, Source::Model(name))) => self.graph.models[name].dtype.clone(),
+            Some((_, Source::Model(name))) => match &self.graph.models[name].source {
+                ModelSource::Files(files) => files.dtype.clone(),
+                _ => "f32".to_owned(),
+            },
             Some((_, Source::Node(node))) => self.dtype_upstream(*node),
             _ => "f32".to_owned(),
         }
@@ -162,7 +165,10 @@ impl<'a> Resolver<'a> {
 
     /// Identity of the loaded model behind the `[models]` entry `name`, if it was opened.
     pub(super) fn model_id(&self, name: &str) -> Option<String> {
-        self.models.get(name).map(|folder| crate::node::id(folder))
+        match self.models.get(name)? {
+            Input::Model(folder) => Some(crate::node::id(folder)),
+            _ => None,
+        }
     }
 
     fn data_set(&mut self, name: &str) -> Result<Arc<DataSet>> {
@@ -184,7 +190,7 @@ impl<'a> Resolver<'a> {
         Ok(set)
     }
 
-    fn model(&mut self, name: &str) -> Result<Arc<ModelFolder>> {
+    fn model(&mut self, name: &str) -> Result<Input> {
         if let Some(model) = self.models.get(name) {
             return Ok(model.clone());
         }
@@ -193,22 +199,39 @@ impl<'a> Resolver<'a> {
             .models
             .get(name)
             .with_context(|| format!("there is no model `{name}`"))?;
-        let architecture = spec.architecture.as_deref();
-        let path = spec.path.clone();
-        let model = ModelFolder::open(path, spec.family, architecture, &spec.dtype, self.memo)
-            .with_context(|| format!("failed to open model `{name}`"))?;
+        let failed = || format!("failed to open model `{name}`");
+        let model = match &spec.source {
+            ModelSource::Files(files) => {
+                Input::Model(self.folder(name, spec, files).with_context(failed)?)
+            }
+            ModelSource::Endpoint(model) => Input::Endpoint(Arc::new((**model).clone())),
+            ModelSource::Replay(path) => {
+                let file = ReplayFile::open(path, self.memo).with_context(failed)?;
+                Input::Replay(Arc::new(file))
+            }
+        };
+        self.models.insert(name.to_owned(), model.clone());
+        Ok(model)
+    }
+}
+
+impl Resolver<'_> {
+    fn folder(&self, name: &str, spec: &ModelSpec, files: &ModelFiles) -> Result<Arc<ModelFolder>> {
+        let architecture = files.architecture.as_deref();
+        let path = files.path.clone();
+        let mut model =
+            ModelFolder::open(path, spec.family, architecture, &files.dtype, self.memo)?;
+        model.quantize = files.quantize;
         if let Some(pinned) = spec.digest
             && pinned != model.digest()
         {
             bail!(
                 "model `{name}` in `{}` is not the pinned one: it has the digest blake3:{}\nhint: put the files back, or change `digest`",
-                spec.path.display(),
+                files.path.display(),
                 model.digest()
             );
         }
-        let model = Arc::new(model);
-        self.models.insert(name.to_owned(), model.clone());
-        Ok(model)
+        Ok(Arc::new(model))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         clip::{Trainer, write_folder},
         image::Rgb8,
     },
-    node::{Accept, CLIP_CONFIG, CLIP_WEIGHTS, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port},
+    node::{Accept, CLIP_CONFIG, CLIP_WEIGHTS, Complaint, Ctx, Done, Inputs, Item, Keep, Kind, Node, Pool, Port},
 };
 
 /// Raised when the numbers of an epoch change.
@@ -120,7 +120,7 @@ impl Node for Finetune {
         out
     }
 
-    fn pool(&self) -> Pool {
+    fn pool(&self, _: &Inputs) -> Pool {
         Pool::Model
     }
 
@@ -152,11 +152,18 @@ impl Node for Finetune {
         Ok((0..known).map(|epoch| Item::new(format!("epoch {epoch}"), epoch)).collect())
     }
 
-    fn batch(&self) -> usize {
+    fn batch(&self, _: Option<usize>) -> usize {
         1
     }
 
-    fn compute(&self, inputs: &Inputs, batch: &[Item], done: &Done, ctx: &mut Ctx<'_>) -> Result<Vec<Vec<u8>>> {
+    fn compute(
+        &self,
+        inputs: &Inputs,
+        batch: &[Item],
+        done: &Done,
+        keep: &mut Keep<'_>,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<()> {
         let [item] = batch else {
             anyhow::bail!("epochs are computed one at a time");
         };
@@ -177,7 +184,7 @@ impl Node for Finetune {
         let steps = order.len().div_ceil(self.batch_size) as u64;
         for (step, chunk) in order.chunks(self.batch_size).enumerate() {
             if (ctx.stop)() {
-                return Ok(Vec::new());
+                return Ok(());
             }
             if self.redraw == Redraw::Batch && step > 0 {
                 texts = pick(&prompts, &mut draw);
@@ -209,7 +216,7 @@ impl Node for Finetune {
                 accuracy: 100.0 * right as f64 / train.len().max(1) as f64,
             },
         };
-        Ok(vec![checkpoint.encode()?])
+        keep(0, checkpoint.encode()?)
     }
 
     fn finish(&self, inputs: &Inputs, done: &Done, _: &mut Ctx<'_>) -> Result<Output> {

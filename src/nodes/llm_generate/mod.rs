@@ -1,5 +1,8 @@
 //! `llm_generate`: an LLM proposes attributes for each class.
 
+mod provider;
+mod read;
+
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
@@ -9,19 +12,17 @@ use serde_json::{Value, json};
 
 use super::listed;
 use crate::{
-    artifact::{Answer, Answers, Artifact, Output, Type},
+    artifact::{Answer, Answers, Artifact, Finish, Output, Type},
     digest::Digest,
-    models::{
-        answer::{Parsed, parse},
-        llm::{Limits, Progress, Request, Stopped},
-        sampling::Sampling,
-    },
-    node::{Accept, Complaint, Ctx, Done, Inputs, Item, Kind, Node, Pool, Port, TextFile},
+    models::answer::Cleaning,
+    node::{Accept, Complaint, Ctx, Done, Input, Inputs, Item, Keep, Kind, Node, Pool, Port, TextFile},
     nodes::template::Templates,
 };
 
 /// Raised when the tokens of one answer change.
-const ITEM_VERSION: u32 = 1;
+const ITEM_VERSION: u32 = 2;
+/// The most tries that one answer may have.
+const MOST_ATTEMPTS: usize = 1000;
 
 /// How an answer becomes attributes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +31,9 @@ enum Json {
     /// The model writes freely; an answer that is no valid object is asked again.
     #[default]
     Free,
+    /// The model can write nothing but a valid object: at every token it draws
+    /// from those that fit.
+    Schema,
     /// The raw text is kept, nothing is parsed.
     Off,
 }
@@ -61,13 +65,27 @@ pub(super) struct LlmGenerate {
     /// Only the likeliest tokens that together have this probability.
     #[serde(default = "top_p")]
     top_p: f64,
+    /// Only tokens at least this likely, as a share of the likeliest; 0 keeps all.
+    #[serde(default)]
+    min_p: f64,
     /// Tokens after which an answer is cut.
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 1))]
     max_tokens: usize,
+    /// Texts at which an answer is cut.
+    #[serde(default)]
+    stop: Vec<String>,
     /// How an answer becomes attributes.
     #[serde(default)]
     json: Json,
+    /// The most characters of an attribute, with `json = "schema"`.
+    #[serde(default = "max_chars")]
+    #[schemars(range(min = 1))]
+    max_chars: usize,
+    /// What is done to attributes; nothing unless it is asked for. Never changes
+    /// what is asked or kept: only `attributes`.
+    #[serde(default)]
+    clean: Cleaning,
     /// How often one answer is tried before it is given up.
     #[serde(default = "attempts")]
     #[schemars(range(min = 1))]
@@ -98,6 +116,9 @@ fn top_p() -> f64 {
 fn max_tokens() -> usize {
     128
 }
+fn max_chars() -> usize {
+    40
+}
 fn attempts() -> usize {
     10
 }
@@ -119,6 +140,12 @@ struct Try {
 struct Raw {
     text: String,
     token_ids: Vec<u32>,
+    /// Why it ended; not known of answers from a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    finish: Option<Finish>,
+    /// What a server says it used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    served_by: Option<String>,
 }
 
 impl Node for LlmGenerate {
@@ -144,10 +171,20 @@ impl Node for LlmGenerate {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             complain("top_p", format!("{} is no probability above 0", self.top_p), "1.0 keeps every token");
         }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            complain("min_p", format!("{} is no share of a probability", self.min_p), "0.0 keeps every token");
+        }
+        if self.stop.iter().any(String::is_empty) {
+            complain("stop", "an empty text would end every answer at once".to_owned(), "");
+        }
+        if self.attempts > MOST_ATTEMPTS {
+            complain("attempts", format!("{} tries are more than {MOST_ATTEMPTS}", self.attempts), "10 is the default");
+        }
         for (field, value) in [
             ("answers", self.answers),
             ("attributes", self.attributes),
             ("max_tokens", self.max_tokens),
+            ("max_chars", self.max_chars),
             ("attempts", self.attempts),
         ] {
             if value == 0 {
@@ -161,18 +198,16 @@ impl Node for LlmGenerate {
         (port == "classes").then_some(&["classes"])
     }
 
-    fn pool(&self) -> Pool {
-        Pool::Model
+    fn pool(&self, inputs: &Inputs) -> Pool {
+        match inputs.get("model") {
+            // Waiting for a server keeps no model waiting.
+            Ok(Input::Endpoint(_) | Input::Replay(_)) => Pool::Cpu,
+            _ => Pool::Model,
+        }
     }
 
     fn space(&self, inputs: &Inputs) -> Result<Option<Value>> {
-        let model = inputs.model("model")?;
-        Ok(Some(json!({
-            "weights": model.part("weights")?,
-            "tokenizer": model.part("tokenizer")?,
-            "dtype": model.dtype,
-            "version": ITEM_VERSION,
-        })))
+        provider::space(inputs.get("model")?).map(Some)
     }
 
     fn items(&self, inputs: &Inputs, done: &Done) -> Result<Vec<Item>> {
@@ -205,7 +240,8 @@ impl Node for LlmGenerate {
             let mut next = Vec::new();
             for ((attempt, _), (_, value)) in level.iter().zip(values) {
                 let raw: Raw = serde_json::from_slice(value)?;
-                if attempt.attempt + 1 < self.attempts && !self.read(&raw.text).valid {
+                let again = attempt.attempt + 1 < self.attempts && !self.read(&raw.text).valid;
+                if again && provider::has(inputs.get("model")?, &classes[attempt.class_index], attempt)? {
                     let class = &classes[attempt.class_index];
                     next.push(self.attempt(class, attempt.class_index, attempt.sample, attempt.attempt + 1, &attempt.prompt));
                 }
@@ -214,8 +250,10 @@ impl Node for LlmGenerate {
         }
     }
 
-    fn batch(&self) -> usize {
-        32
+    fn batch(&self, _: Option<usize>) -> usize {
+        // All at once: rows that finish make room for the next, and each answer is
+        // kept when it is there. What is asked for is how many are written at a time.
+        usize::MAX
     }
 
     fn compute(
@@ -223,41 +261,20 @@ impl Node for LlmGenerate {
         inputs: &Inputs,
         batch: &[Item],
         _: &Done,
+        keep: &mut Keep<'_>,
         ctx: &mut Ctx<'_>,
-    ) -> Result<Vec<Vec<u8>>> {
-        let (stop, progress) = (ctx.stop, ctx.progress);
-        let llm = ctx.models()?.llm(inputs.model("model")?)?;
-        let mut requests = Vec::new();
-        for item in batch {
-            let attempt: &Try = item.task().context("an item of another kind")?;
-            requests.push(Request {
-                prompt_ids: llm.prompt_ids(&attempt.prompt, self.system.as_deref())?,
-                sampling: Sampling {
-                    temperature: self.temperature,
-                    top_k: self.top_k,
-                    top_p: self.top_p,
-                    max_tokens: self.max_tokens,
-                    stop: Vec::new(),
-                },
-                key: attempt.draws,
-            });
+    ) -> Result<()> {
+        let tries: Vec<&Try> = batch
+            .iter()
+            .map(|item| item.task().context("an item of another kind"))
+            .collect::<Result<_>>()?;
+        let mut keep = |place: usize, raw: &Raw| keep(place, serde_json::to_vec(raw)?);
+        match inputs.get("model")? {
+            Input::Model(folder) => provider::generate(self, folder, &tries, &mut keep, ctx),
+            Input::Endpoint(model) => provider::ask(self, model, &tries, &mut keep, ctx),
+            Input::Replay(file) => provider::replay(file, &inputs.classes("classes")?, &tries, &mut keep),
+            _ => anyhow::bail!("`model` does not lead to a language model"),
         }
-        let mut on_step = |at: Progress| progress(at.finished as u64, at.wanted as u64, "answers");
-        let generations = match llm.generate(&requests, &Limits::default(), &mut on_step, stop) {
-            Ok(generations) => generations,
-            // What was begun is given up; finished batches are kept by the engine.
-            Err(error) if error.is::<Stopped>() => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        generations
-            .into_iter()
-            .map(|generation| {
-                Ok(serde_json::to_vec(&Raw {
-                    text: generation.text,
-                    token_ids: generation.token_ids,
-                })?)
-            })
-            .collect()
     }
 
     fn finish(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Output> {
@@ -275,7 +292,11 @@ impl Node for LlmGenerate {
                 prompt: attempt.prompt.clone(),
                 text: raw.text,
                 token_ids: raw.token_ids,
+                finish: raw.finish,
+                served_by: raw.served_by,
                 attributes: read.attributes,
+                dropped: read.dropped,
+                flags: read.flags,
                 valid: read.valid,
                 repaired: read.repaired,
                 reason: read.reason,
@@ -286,14 +307,6 @@ impl Node for LlmGenerate {
         self.warn(&answers, ctx);
         answers.output()
     }
-}
-
-/// A text after parsing.
-struct Read {
-    attributes: Vec<String>,
-    valid: bool,
-    repaired: bool,
-    reason: Option<String>,
 }
 
 impl LlmGenerate {
@@ -313,7 +326,7 @@ impl LlmGenerate {
             "sample": sample,
             "attempt": attempt,
         });
-        let id = json!({
+        let mut id = json!({
             "prompt": prompt,
             "system": self.system,
             "temperature": self.temperature,
@@ -322,6 +335,16 @@ impl LlmGenerate {
             "max_tokens": self.max_tokens,
             "draws": draws,
         });
+        // Left out where they change nothing, so that what is known stays known.
+        if self.min_p > 0.0 {
+            id["min_p"] = self.min_p.into();
+        }
+        if !self.stop.is_empty() {
+            id["stop"] = json!(self.stop);
+        }
+        if self.json == Json::Schema {
+            id["schema"] = json!({"attributes": self.attributes, "max_chars": self.max_chars});
+        }
         let attempt = Try {
             class_index,
             sample,
@@ -330,37 +353,6 @@ impl LlmGenerate {
             draws: *Digest::of_json("runner answer draws v1", &draws).as_bytes(),
         };
         (attempt, crate::digest::canonical(&id))
-    }
-
-    fn read(&self, text: &str) -> Read {
-        if self.json == Json::Off {
-            return Read {
-                attributes: Vec::new(),
-                valid: true,
-                repaired: false,
-                reason: None,
-            };
-        }
-        match parse(text, self.attributes) {
-            Parsed::Valid(attributes) => Read {
-                attributes,
-                valid: true,
-                repaired: false,
-                reason: None,
-            },
-            Parsed::Repaired(attributes) => Read {
-                attributes,
-                valid: true,
-                repaired: true,
-                reason: None,
-            },
-            Parsed::Invalid(reason) => Read {
-                attributes: Vec::new(),
-                valid: false,
-                repaired: false,
-                reason: Some(reason),
-            },
-        }
     }
 
     /// Tells how many answers had to be asked again, and which classes have none.
