@@ -137,7 +137,7 @@ fn main() {
         stop: &|| false,
         warn: &|text| println!("{text}"),
         progress: &|_, _, _| {},
-        batch: None,
+        budget: runner::node::Budget::default(),
     };
     let mut output = None;
     for _ in 0..3 {

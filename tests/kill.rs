@@ -152,3 +152,61 @@ fn two_hundred_kills_leave_nothing_wrong_and_lose_no_finished_batch() {
         "most runs were really killed: {killed}"
     );
 }
+
+#[test]
+fn a_kill_at_nine_tenths_of_three_hundred_answers_loses_only_what_was_in_flight() {
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/demo");
+    let text = format!(
+        r#"
+version = 1
+name = "p"
+[data.pics]
+format = "cifar10"
+path = "{demo}/cifar-10-batches-bin"
+[models.llm]
+path = "{demo}/llm"
+[nodes.propose]
+kind = "llm_generate"
+model = "llm"
+classes = "pics"
+prompt = "attributes of a {{{{ class }}}}"
+answers = 30
+temperature = 1.2
+json = "off"
+exec = {{ batch = 8 }}
+"#
+    );
+    let answers = |space: &Space| {
+        export(space, "propose");
+        std::fs::read(space.path().join("out/propose/answers.jsonl")).unwrap()
+    };
+    let reference = Space::new();
+    reference.write("p.toml", &text);
+    assert_eq!(reference.run(&["exec", "p.toml"]).code, 0);
+    let space = Space::new();
+    space.write("p.toml", &text);
+    let mut child = space.start(&["exec", "p.toml", "--events", "events.jsonl"]);
+    let written = |space: &Space| -> u64 {
+        let events = space.events();
+        let progress = events.iter().filter(|event| event["event"] == "progress");
+        progress.filter_map(|event| event["done"].as_u64()).max().unwrap_or(0)
+    };
+    let begun = std::time::Instant::now();
+    while written(&space) < 270 && begun.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    let (told, kept) = (written(&space), items(&space));
+    assert!((270..300).contains(&told), "{told} answers when it was killed");
+    // What waited for the next pack is at most one pack, or a tenth of a second.
+    assert!(kept + 64 >= told, "{kept} of {told} are kept");
+    let (ran, _) = space.exec(&["p.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let event = (space.events().into_iter())
+        .find(|event| event["event"] == "ran")
+        .unwrap();
+    assert_eq!(event["items"], serde_json::json!([300 - kept, kept]));
+    assert_eq!(items(&space), 300);
+    assert_eq!(answers(&space), answers(&reference));
+}

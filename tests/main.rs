@@ -7,11 +7,16 @@ mod clip;
 mod demo_run;
 mod docs;
 mod engine;
+#[path = "../src/models/endpoint/faulty.rs"]
+mod faulty;
+mod full_size;
 mod hostile;
 mod keys;
 mod kill;
+mod memory;
 mod parity;
 mod pipeline;
+mod providers;
 mod space;
 mod store;
 mod tidy;

@@ -15,7 +15,7 @@ use runner::{
     artifact::Type,
     digest::Digest,
     node::Family,
-    pipeline::{Graph, Instance, Options, Point, Source, load},
+    pipeline::{Graph, Instance, ModelFiles, ModelSource, ModelSpec, Options, Point, Source, load},
 };
 use serde_json::json;
 
@@ -310,12 +310,20 @@ fn the_study_s_file_becomes_its_graph() {
     assert_eq!(table.published["1"], json!(72.91));
 }
 
+fn files(model: &ModelSpec) -> &ModelFiles {
+    match &model.source {
+        ModelSource::Files(files) => files,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn paths_belong_to_the_file_they_were_written_in() {
     let graph = study().load(None, &[]);
     let clip = &graph.models["clip"];
-    assert!(clip.path.ends_with("real/clip"), "{:?}", clip.path);
-    assert_eq!((clip.family, clip.dtype.as_str()), (Family::Clip, "f16"));
+    let files = files(clip);
+    assert!(files.path.ends_with("real/clip"), "{:?}", files.path);
+    assert_eq!((clip.family, files.dtype.as_str()), (Family::Clip, "f16"));
     assert_eq!(graph.models["llm"].family, Family::Llm);
     assert!(!graph.models.contains_key("absent"), "nobody names it");
 }
@@ -335,11 +343,11 @@ fn a_profile_replaces_entries_whole() {
     let graph = study().load(Some("demo"), &[]);
     let clip = &graph.models["clip"];
     assert!(
-        clip.path.ends_with("pipelines/demo/clip"),
+        files(clip).path.ends_with("pipelines/demo/clip"),
         "{:?}",
-        clip.path
+        files(clip).path
     );
-    assert_eq!(clip.dtype, "f32", "the base's dtype went with its entry");
+    assert_eq!(files(clip).dtype, "f32", "the base's dtype went with its entry");
 }
 
 #[test]
@@ -448,7 +456,7 @@ fn a_swept_model_is_one_model_a_point() {
         reads(&graph, "plain@bf16"),
         ["model: clip@bf16", "classes: cat+dog"]
     );
-    assert_eq!(graph.models["clip@bf16"].dtype, "bf16");
+    assert_eq!(files(&graph.models["clip@bf16"]).dtype, "bf16");
 }
 
 #[test]

@@ -365,7 +365,7 @@ pub struct Flag {
     /// The attribute as it was written.
     pub attribute: String,
     /// `field_name` (such as `feature2`), `name_like` (such as `fur_color`),
-    /// `over_three_words`.
+    /// `labelled` (such as `wing span: large`), `over_three_words`.
     pub odd: Vec<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -18,8 +18,6 @@ pub const FILES: [&str; 4] = [
     "special_tokens_map.json",
     "tokenizer_config.json",
 ];
-/// The longest template, in bytes. Llama 3.2's has 4 kB, the longest known 20 kB.
-const LONGEST: usize = 1 << 20;
 /// The special tokens that a template sees, by the names it sees them under.
 pub(super) const TOKENS: [&str; 7] = [
     "bos_token",
@@ -78,21 +76,15 @@ pub(super) fn find(folder: &Path) -> Result<Found> {
     let config = config.unwrap_or_default();
     let tokens = tokens(folder, &config)?;
     let found = |template: String, path: &Path| {
-        let source = path.display().to_string();
-        ensure!(
-            template.len() <= LONGEST,
-            "`{source}` has a chat template of {} bytes, which is longer than the {LONGEST} allowed",
-            template.len()
-        );
         Ok(Found {
             template,
-            source,
+            source: path.display().to_string(),
             tokens,
         })
     };
     let jinja = folder.join("chat_template.jinja");
     if jinja.exists() {
-        let bytes = read_small(&jinja, LONGEST as u64)?;
+        let bytes = read_small(&jinja, super::LONGEST as u64)?;
         let text = String::from_utf8(bytes);
         let text = text.map_err(|_| anyhow!("`{}` is not UTF-8", jinja.display()))?;
         return found(text, &jinja);

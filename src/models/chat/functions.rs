@@ -13,6 +13,8 @@ use serde_json::ser::{CompactFormatter, Formatter};
 
 /// The widest indent of JSON.
 const WIDEST: usize = 16;
+/// The longest document, in bytes.
+const LONGEST_JSON: usize = 8 << 20;
 /// What the engine lets a unit of fuel pay for.
 const BYTES_OF_FUEL: usize = 64;
 
@@ -107,10 +109,23 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
                 let (part,): (&str,) = from_args(args)?;
                 return Ok(Value::from(text.strip_suffix(part).unwrap_or(text)));
             }
+            // The one method whose result nothing else bounds.
+            "format" if has_long_number(text) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    "`format` is asked for a field that is too wide",
+                ));
+            }
             _ => {}
         }
     }
     pycompat::unknown_method_callback(state, value, name, args)
+}
+
+/// Whether a number in `text` has more than three digits.
+fn has_long_number(text: &str) -> bool {
+    let mut numbers = text.split(|character: char| !character.is_ascii_digit());
+    numbers.any(|digits| digits.len() > 3)
 }
 
 /// Capitals where letters begin, as in Python.
@@ -183,7 +198,9 @@ fn written(
     let fuel = state.fuel_levels().map_or(0, |(_, remaining)| remaining);
     let mut out = Bounded {
         bytes: Vec::new(),
-        most: (fuel as usize).saturating_mul(BYTES_OF_FUEL),
+        most: (fuel as usize)
+            .saturating_mul(BYTES_OF_FUEL)
+            .min(LONGEST_JSON),
     };
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, format);
     value.serialize(&mut serializer).map_err(failed)?;

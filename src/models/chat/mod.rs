@@ -10,6 +10,11 @@
 //! format for its `SentencePiece` files depends on their version and on what a model
 //! was tuned on, which such a file does not tell.
 //!
+//! What a template may cost is bounded by its length, the engine's fuel and a stack
+//! of its own. One gap is the engine's: it prints and compares lists that share
+//! their items without counting, so that a template written to do harm can take any
+//! amount of memory.
+//!
 //! Some templates tell the model what day it is. Prompts, and with them the keys
 //! of cached answers, would then change overnight. Here the day is
 //! [`DEFAULT_DATE`] unless another is given, where transformers takes today.
@@ -25,7 +30,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use jiff::civil::Date;
 use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
 
@@ -36,8 +41,14 @@ use super::tokenizer::{Placed, Tokenizer};
 /// of Llama 3.1 itself says where there is no clock.
 pub const DEFAULT_DATE: Date = jiff::civil::date(2024, 7, 26);
 
-/// What one rendering may cost: about a million instructions, or 64 MB.
-const FUEL: u64 = 1_000_000;
+/// What one rendering may cost: 300,000 instructions, or 19 MB of text.
+const FUEL: u64 = 300_000;
+/// The longest template, in bytes. Llama 3.2's has 4 kB, the longest known 20 kB;
+/// the engine takes time by the square to compile one.
+const LONGEST: usize = 40_000;
+/// The stack on which templates are compiled, which the engine does not bound:
+/// a few bytes of template take a few kilobytes of it. Untouched, it costs nothing.
+const STACK: usize = 256 << 20;
 /// Characters without a meaning, one of which marks a broken token. The first
 /// is tried first.
 const MARKS: [char; 4] = ['\u{F8FF}', '\u{E000}', '\u{10FFFD}', '\u{F0000}'];
@@ -89,18 +100,23 @@ impl ChatTemplate {
     }
 
     fn new(template: &str, source: &str, tokens: Vec<(&'static str, String)>) -> Result<Self> {
-        let mut environment = Environment::new();
-        let mut syntax = SyntaxConfig::builder();
-        let syntax = syntax.trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.context("failed to set up chat templates")?);
-        environment.set_fuel(Some(FUEL));
-        functions::add(&mut environment);
-        functions::set_date(&mut environment, DEFAULT_DATE);
-        environment
-            .add_template_owned("chat", without_generation(template))
-            .map_err(|error| anyhow!("`{source}` is not a chat template: {}", shown(&error)))?;
-        let asks_date = (environment.get_template("chat"))
-            .is_ok_and(|chat| chat.undeclared_variables(false).contains("strftime_now"));
+        ensure!(
+            template.len() <= LONGEST,
+            "`{source}` has a chat template of {} bytes, which is longer than the {LONGEST} allowed",
+            template.len()
+        );
+        let (environment, asks_date) = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new()
+                .name("chat template".to_owned())
+                .stack_size(STACK)
+                .spawn_scoped(scope, || compiled(template))
+                .context("failed to start a thread")?;
+            match thread.join() {
+                Ok(compiled) => compiled,
+                Err(_) => bail!("the template engine panicked"),
+            }
+        })
+        .with_context(|| format!("`{source}` is not a chat template"))?;
         Ok(Self {
             environment,
             source: source.to_owned(),
@@ -206,6 +222,23 @@ impl ChatTemplate {
             tokenizer.path().display()
         );
     }
+}
+
+/// An environment that holds a template, and whether this asks what day it is.
+fn compiled(template: &str) -> Result<(Environment<'static>, bool)> {
+    let mut environment = Environment::new();
+    let mut syntax = SyntaxConfig::builder();
+    let syntax = syntax.trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.context("failed to set up chat templates")?);
+    environment.set_fuel(Some(FUEL));
+    functions::add(&mut environment);
+    functions::set_date(&mut environment, DEFAULT_DATE);
+    environment
+        .add_template_owned("chat", without_generation(template))
+        .map_err(|error| anyhow!("{}", shown(&error)))?;
+    let asks_date = (environment.get_template("chat"))
+        .is_ok_and(|chat| chat.undeclared_variables(false).contains("strftime_now"));
+    Ok((environment, asks_date))
 }
 
 /// The special tokens among the `tokens` of `text`, in order.

@@ -2,7 +2,11 @@
 //!
 //! The fixtures are made by `tests/fixtures/llm/tokenizer/make.py`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -194,6 +198,85 @@ fn the_day_is_fixed_unless_another_is_given() {
     assert!(!open("{{ messages[0].content }} 26 Jul 2024").depends_on_date());
     let wrong = open("{{ strftime_now('%!') }}").render("u", None);
     assert!(wrong.is_err());
+}
+
+#[test]
+fn hostile_templates_end_soon_in_an_error() {
+    let nested =
+        |open: &str, close: &str, n: usize| format!("{}{}", open.repeat(n), close.repeat(n));
+    let doubling = |step: &str| {
+        format!(
+            "{{% set ns = namespace(x='\"aaaa') %}}{{% for a in range(60) %}}{{% set ns.x = {step} %}}{{% endfor %}}{{{{ ns.x }}}}"
+        )
+    };
+    // A list that holds another twice is small in memory and long in writing.
+    let shared = |after: &str| {
+        let step = "{% for a in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+        format!("{{% set ns = namespace(x=1) %}}{step}{after}")
+    };
+    let templates = [
+        nested("{{ ", "", 13_000),
+        format!("{{{{ {}1{} }}}}", "(".repeat(19_000), ")".repeat(19_000)),
+        format!("{{{{ {}1{} }}}}", "[".repeat(19_000), "]".repeat(19_000)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(9_900)),
+        format!("{{{{ {}1 }}}}", "-".repeat(39_900)),
+        format!("{{{{ 1{} }}}}", " if 1 else 2".repeat(3_000)),
+        format!("{{{{ a{} }}}}", ".a".repeat(19_900)),
+        format!("{{{{ a{} }}}}", "[a".repeat(19_900)),
+        format!("{{{{ 'a'{} }}}}", "|trim".repeat(7_900)),
+        format!("{{{{ 1{} }}}}", " ~ 1".repeat(9_900)),
+        format!("{{{{ 1{} }}}}", " ** 9".repeat(7_900)),
+        format!("{{{{ 1{} }}}}", " and 1".repeat(6_600)),
+        format!("{{{{ {}1 }}}}", "1 == 1 == ".repeat(3_900)),
+        nested("{% if 1 %}", "{% endif %}", 1_800),
+        nested("{% for a in range(9) %}", "{% endfor %}", 1_100),
+        nested("{% macro f() %}", "{% endmacro %}", 1_300),
+        nested("{% set a %}", "{% endset %}", 1_600),
+        nested("{% filter trim %}", "{% endfilter %}", 1_200),
+        nested("{% generation %}", "{% endgeneration %}", 1_000),
+        "x".repeat(1 << 17),
+        doubling("ns.x + ns.x"),
+        doubling("ns.x ~ ns.x"),
+        doubling("ns.x | tojson"),
+        doubling("ns.x | tojson(ensure_ascii=true)"),
+        shared("{{ ns.x | tojson }}"),
+        shared("{{ ns.x | tojson(sort_keys=true, indent=16) }}"),
+        doubling("ns.x | replace('a', 'aaaaaaaaaaaaaaaaaaaa')"),
+        doubling("ns.x.replace('a', 'aaaaaaaaaaaaaaaaaaaa')"),
+        doubling("ns.x | indent(100000000, true)"),
+        doubling("ns.x | batch(100000000, ns.x) | list | string"),
+        doubling("'%1000000000s' | format(ns.x)"),
+        doubling("'{:>1000000000}'.format(ns.x)"),
+        doubling("ns.x.split('') | list | string"),
+        doubling("ns.x | list | join(ns.x)"),
+        doubling("ns.x.join(ns.x)"),
+        doubling("ns.x * 1000000000"),
+        doubling("ns.x | title ~ ns.x.title()"),
+        "{{ range(1000000000) | list | length }}".to_owned(),
+        "{% for a in range(1000000000000) %}{% endfor %}".to_owned(),
+        "{{ 9 ** 9 ** 9 ** 9 }}".to_owned(),
+        "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}".to_owned(),
+        "{% for m in [messages] recursive %}{{ loop([messages]) }}{% endfor %}".to_owned(),
+        "{% include 'chat' %}".to_owned(),
+        "{% extends 'chat' %}".to_owned(),
+        "{% import 'chat' as c %}{{ c }}".to_owned(),
+        format!("{{{{ strftime_now('{}') }}}}", "%c".repeat(19_000)),
+        format!("{{{{ strftime_now('%{}d') }}}}", "9".repeat(9)),
+        "{{ raise_exception('x' ~ messages) }}".to_owned(),
+    ];
+    for template in templates {
+        let start = Instant::now();
+        let result = ChatTemplate::compile(&template, "t", None, None)
+            .and_then(|chat| chat.render("a cat", None));
+        let shown: String = template.chars().take(80).collect();
+        let most = Duration::from_secs(10);
+        assert!(start.elapsed() < most, "{shown} took {:?}", start.elapsed());
+        // Whatever ends in time is short.
+        assert!(
+            result.is_err() || result.is_ok_and(|text| text.len() < 4 << 20),
+            "{shown}"
+        );
+    }
 }
 
 #[test]

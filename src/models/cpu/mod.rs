@@ -1,12 +1,13 @@
-//! Kernels in f32 for the CPU, in safe Rust, each for one thread.
+//! Kernels for the CPU, in safe Rust, in f32 unless a weight says otherwise.
 //!
 //! burn's CPU backend makes a pass over memory, and an allocation, of every
 //! elementwise operation, and computes 3×3 convolutions at half the speed of
 //! oneDNN. Here a matrix product ends with bias, residual and activation while
 //! the tile is in registers, and 3×3 convolutions are Winograd's. Activations
 //! are channels-last: a pixel's (or token's) channels are neighbours, so that a
-//! 1×1 convolution is a product without any copying. Whoever calls spreads
-//! batches over threads.
+//! 1×1 convolution is a product without any copying. Each runs on one thread, and
+//! whoever calls spreads batches, but for [`Weight`], whose few rows leave nothing
+//! else to share.
 
 #![expect(
     clippy::inline_always,

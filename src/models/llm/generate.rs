@@ -399,14 +399,14 @@ impl<'a> Batch<'a> {
         let Some(matcher) = &mut live.matcher else {
             return Ok(None);
         };
-        let forced = matcher.forced()?;
-        let ended = matcher.finished();
-        for id in forced {
-            if let Some(done) = self.add(live, id)? {
+        let mut forced = matcher.forced()?.into_iter();
+        let whole = matcher.finished();
+        while let Some(id) = forced.next() {
+            if let Some(done) = self.add(live, id, whole && forced.len() == 0)? {
                 return Ok(Some(done));
             }
         }
-        if ended {
+        if whole {
             return self.end(live, Finish::Eos, None).map(Some);
         }
         Ok(None)
@@ -417,15 +417,22 @@ impl<'a> Batch<'a> {
         if self.llm.config().eos.contains(&id) {
             return self.end(live, Finish::Eos, None).map(Some);
         }
+        let mut whole = false;
         if let Some(matcher) = &mut live.matcher {
             matcher.take(id)?;
+            whole = matcher.finished();
         }
-        self.add(live, id)
+        self.add(live, id, whole)
     }
 
-    fn add(&self, live: &mut Live, id: u32) -> Result<Option<Generation>> {
+    /// Adds a token; `whole` says that what the answer must look like leaves
+    /// nothing to add after it.
+    fn add(&self, live: &mut Live, id: u32, whole: bool) -> Result<Option<Generation>> {
         let sampling = &self.requests[live.request].sampling;
         live.ids.push(id);
+        if whole {
+            return self.end(live, Finish::Eos, None).map(Some);
+        }
         if !sampling.stop.is_empty() {
             let whole = self.llm.tokenizer.decode(&live.ids)?;
             let stops = sampling.stop.iter();
@@ -435,10 +442,7 @@ impl<'a> Batch<'a> {
             }
         }
         if live.ids.len() >= sampling.max_tokens {
-            // What the answer must look like may leave nothing to add.
-            let whole = live.matcher.as_ref().is_some_and(Matcher::finished);
-            let finish = if whole { Finish::Eos } else { Finish::Length };
-            return self.end(live, finish, None).map(Some);
+            return self.end(live, Finish::Length, None).map(Some);
         }
         Ok(None)
     }

@@ -129,6 +129,14 @@ impl Llm {
         self.decoder.config()
     }
 
+    /// Bytes of its weights on the CPU; not known of other devices.
+    pub fn bytes(&self) -> usize {
+        match &self.decoder {
+            Decoder::Cpu(decoder) => decoder.bytes(),
+            Decoder::Device(_) => 0,
+        }
+    }
+
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

@@ -145,9 +145,8 @@ impl<'a> Reader<'a> {
                 module.is_none_or(|module| quantization.skips(module))
             };
             let is_matrix = |name: &str| name.contains("_proj.");
-            (expected.iter())
-                .filter(|(name, _)| is_matrix(name) && !skipped(name))
-                .for_each(|(name, _)| drop(packed.insert(name.clone())));
+            let names = expected.iter().map(|(name, _)| name);
+            packed.extend(names.filter(|name| is_matrix(name) && !skipped(name)).cloned());
             expected.retain(|(name, _)| !packed.contains(name));
         }
         let absent = packed.iter().find(|name| weights.shape(name).is_none());
@@ -301,6 +300,11 @@ impl Dense {
     }
 
     /// Bytes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The numbers, little-endian.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

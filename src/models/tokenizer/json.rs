@@ -24,6 +24,11 @@ use super::{
 /// How long one text may take where nothing else bounds it.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// The longest text that is split by patterns that look around, in bytes. After a
+/// million steps the engine gives up on a match, which the crate takes for the end
+/// of the text: that many spaces in a row give wrong tokens without an error.
+const MOST_WATCHED: usize = 500_000;
+
 /// A `tokenizer.json` that was read.
 pub(super) struct Json {
     inner: Arc<tokenizers::Tokenizer>,
@@ -84,10 +89,13 @@ impl Json {
     }
 
     pub(super) fn encode(&self, text: &str) -> Result<Vec<Placed>> {
-        let most = MOST_EXPANDED / self.limits.expansion;
+        let mut most = MOST_EXPANDED / self.limits.expansion;
+        if self.limits.watched {
+            most = most.min(MOST_WATCHED);
+        }
         ensure!(
             text.len() <= most,
-            "a text of {} bytes is longer than the {most} that its normalizer allows",
+            "a text of {} bytes is longer than the {most} that its parts allow",
             text.len()
         );
         let encoding = if self.limits.watched {

@@ -180,6 +180,9 @@ impl Node for LlmGenerate {
         if self.attempts > MOST_ATTEMPTS {
             complain("attempts", format!("{} tries are more than {MOST_ATTEMPTS}", self.attempts), "10 is the default");
         }
+        if self.clean.max_words == Some(0) {
+            complain("clean", "`max_words = 0` would drop every attribute".to_owned(), "leave it out for no limit");
+        }
         for (field, value) in [
             ("answers", self.answers),
             ("attributes", self.attributes),

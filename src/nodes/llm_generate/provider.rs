@@ -71,11 +71,7 @@ pub(super) fn generate(
         let raw = Raw {
             text: answer.text,
             token_ids: answer.token_ids,
-            finish: Some(match answer.finish {
-                llm::Finish::Eos => Finish::Eos,
-                llm::Finish::Stop => Finish::Stop,
-                llm::Finish::Length => Finish::Length,
-            }),
+            finish: Some(finish(answer.finish)),
             served_by: None,
         };
         keep(place, &raw)
@@ -84,6 +80,14 @@ pub(super) fn generate(
         // Answers that were begun are given up; those that were finished are kept.
         Err(error) if error.is::<Stopped>() => Ok(()),
         result => result,
+    }
+}
+
+fn finish(finish: llm::Finish) -> Finish {
+    match finish {
+        llm::Finish::Eos => Finish::Eos,
+        llm::Finish::Stop => Finish::Stop,
+        llm::Finish::Length => Finish::Length,
     }
 }
 
@@ -151,11 +155,7 @@ pub(super) fn ask(
         let raw = Raw {
             text: reply.text,
             token_ids: Vec::new(),
-            finish: Some(match reply.finish {
-                endpoint::Finish::Eos => Finish::Eos,
-                endpoint::Finish::Stop => Finish::Stop,
-                endpoint::Finish::Length => Finish::Length,
-            }),
+            finish: Some(finish(reply.finish)),
             served_by: reply.model,
         };
         keep(place, &raw)?;
@@ -164,7 +164,10 @@ pub(super) fn ask(
         Ok(())
     };
     let mut on_wait = |note: Note| warn(note.to_string());
-    endpoint.ask(&questions, &mut on_answer, &mut on_wait, ctx.stop)
+    match endpoint.ask(&questions, &mut on_answer, &mut on_wait, ctx.stop) {
+        Err(error) if error.is::<Stopped>() => Ok(()),
+        result => result,
+    }
 }
 
 /// A seed that every server takes: 31 bits.

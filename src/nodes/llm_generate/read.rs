@@ -56,6 +56,7 @@ fn flag(attribute: &str) -> Option<Flag> {
     let odd = [
         (odd.field_name, "field_name"),
         (odd.name_like, "name_like"),
+        (odd.labelled, "labelled"),
         (odd.over_three_words, "over_three_words"),
     ];
     let odd: Vec<String> = (odd.iter().filter(|(is, _)| *is))

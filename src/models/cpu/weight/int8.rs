@@ -5,8 +5,6 @@
 //! batch instead, so that rows depend on each other; here each row is as if it
 //! were alone (Dettmers et al., 2022, arXiv 2208.07339).
 
-use std::any::Any;
-
 use anyhow::{Context, Result, ensure};
 use half::f16;
 use pulp::{Simd, WithSimd, bytemuck::cast};
@@ -143,21 +141,17 @@ impl Int8 {
 
     /// In the order of roundings of bitsandbytes' code in PyTorch.
     fn quantize_row(&self, x: &[f32], halves: &mut [f32], pairs: &mut [[i16; 2]]) -> Row {
-        let threshold = if self.threshold > 0.0 {
-            self.threshold
-        } else {
-            f32::INFINITY
-        };
-        let (mut scale, mut largest) = (0.0_f32, 0.0_f32);
-        dispatch(|| {
+        let threshold = self.threshold;
+        // Not `>=`, so that what is no number is left out too.
+        let left_out = |half: f32| threshold > 0.0 && !(half.abs() < threshold);
+        let (scale, any) = dispatch(|| {
+            let (mut scale, mut any) = (0.0_f32, false);
             for (half, x) in halves.iter_mut().zip(x) {
                 let rounded = ToF16::of(*x);
-                // Not `<`, so that what is no number is left out too.
-                let out = !(rounded.abs() < threshold) && self.threshold > 0.0;
-                *half = if out { 0.0 } else { rounded };
-                largest = largest.max(if out { 1.0 } else { 0.0 });
+                any |= left_out(rounded);
+                *half = if left_out(rounded) { 0.0 } else { rounded };
+                scale = scale.max(half.abs());
             }
-            scale = halves.iter().fold(0.0, |scale, x| scale.max(x.abs()));
             let factor = 1.0 / scale * 127.0;
             let code = |half: f32| i16::from((half * factor).round_ties_even() as i8);
             let (whole, rest) = halves.as_chunks::<2>();
@@ -167,12 +161,12 @@ impl Int8 {
             if let (Some(pair), Some(half)) = (pairs.last_mut(), rest.first()) {
                 *pair = [code(*half), 0];
             }
+            (scale, any)
         });
         let mut outliers = Vec::new();
-        if largest > 0.0 {
-            let left_out = |x: f32| !(ToF16::of(x).abs() < threshold);
+        if any {
             let columns = x.iter().copied().enumerate();
-            outliers.extend(columns.filter(|(_, x)| left_out(*x)));
+            outliers.extend(columns.filter(|(_, x)| left_out(ToF16::of(*x))));
         }
         Row { scale, outliers }
     }
@@ -307,11 +301,12 @@ fn finish(y: &mut [f32], row: &Row, scales: &[f32], codes: &[i8], round: impl Fn
 }
 
 /// A vector's columns, two terms of each, as pairs of 16 bits.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 #[inline(always)]
 fn widened<S: Simd>(simd: S, codes: &[i8]) -> S::i32s {
     #[cfg(target_arch = "x86_64")]
     {
-        let simd: &dyn Any = &simd;
+        let simd: &dyn std::any::Any = &simd;
         if let (Some(simd), Ok(codes)) = (
             simd.downcast_ref::<pulp::x86::V4>(),
             <[i8; 32]>::try_from(codes),
@@ -333,11 +328,12 @@ fn widened<S: Simd>(simd: S, codes: &[i8]) -> S::i32s {
 }
 
 /// Adds the products of two terms to the sums of a vector's columns.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 #[inline(always)]
 fn add_products<S: Simd>(simd: S, codes: S::i32s, x: [i16; 2], sums: S::i32s) -> S::i32s {
     #[cfg(target_arch = "x86_64")]
     {
-        let simd: &dyn Any = &simd;
+        let simd: &dyn std::any::Any = &simd;
         if let Some(simd) = simd.downcast_ref::<pulp::x86::V4>() {
             let x = simd.avx512f._mm512_set1_epi32(cast(x));
             let products = simd.avx512bw._mm512_madd_epi16(cast(codes), x);

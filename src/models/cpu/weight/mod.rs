@@ -137,16 +137,6 @@ impl Weight {
         })
     }
 
-    /// Outputs.
-    pub(crate) fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Inputs.
-    pub(crate) fn k(&self) -> usize {
-        self.k
-    }
-
     /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.numbers.bytes()

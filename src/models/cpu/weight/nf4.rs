@@ -4,8 +4,6 @@
 //! 16 bytes become 32 numbers by two look-ups. Scales lie beside them, one for
 //! every column and as many terms as share it in all columns.
 
-use std::any::Any;
-
 use anyhow::{Context, Result, ensure};
 use pulp::Simd;
 use rayon::prelude::*;
@@ -220,12 +218,13 @@ impl<R: Rounding> Run for Terms<'_, R> {
 }
 
 /// The table's entries for the low halves of `codes`, then for the high ones.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 #[inline(always)]
 fn look_up<S: Simd>(simd: S, codes: &[u8], table: &[f32; 16]) -> [f32; WIDTH] {
     let mut out = [0.0; WIDTH];
     #[cfg(target_arch = "x86_64")]
     {
-        let simd: &dyn Any = &simd;
+        let simd: &dyn std::any::Any = &simd;
         if let (Some(simd), Ok(codes)) = (
             simd.downcast_ref::<pulp::x86::V4>(),
             <[u8; 16]>::try_from(codes),

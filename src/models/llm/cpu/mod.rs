@@ -96,6 +96,19 @@ impl Decoder {
         })
     }
 
+    /// Bytes of the weights.
+    pub(super) fn bytes(&self) -> usize {
+        let table = match &self.embedding {
+            Table::Plain(table) => table.bytes(),
+            Table::Head(weight) => weight.bytes(),
+        };
+        let blocks = self.blocks.iter().map(|block| {
+            let weights = [&block.q, &block.k, &block.v, &block.out, &block.down];
+            weights.map(Weight::bytes).iter().sum::<usize>() + block.gate_up.bytes()
+        });
+        table + blocks.sum::<usize>() + self.head.as_ref().map_or(0, Weight::bytes)
+    }
+
     /// What the model's configuration says.
     pub(super) fn config(&self) -> &Config {
         &self.config

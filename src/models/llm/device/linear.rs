@@ -23,6 +23,13 @@ enum Part {
     Int8(PackedInt8),
 }
 
+/// A matrix on a device.
+enum Held {
+    /// [out, in].
+    Full(Tensor<2>),
+    Packed(Part),
+}
+
 /// How the weights of one model go to a device.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -46,6 +53,35 @@ impl Place {
         }
     }
 
+    /// A matrix as it is held here: in full where there is room.
+    fn part(&mut self, matrix: Matrix) -> Held {
+        match matrix {
+            Matrix::Dense(matrix) => {
+                self.fits(matrix.shape.iter().product());
+                Held::Full(self.tensor(matrix))
+            }
+            Matrix::Nf4(matrix, round) => {
+                let fits = self.fits(matrix.shape().iter().product());
+                match PackedNf4::new(&matrix, round, self) {
+                    Some(packed) if fits => Held::Full(packed.expand()),
+                    Some(packed) => Held::Packed(Part::Nf4(packed)),
+                    None => Held::Full(self.expanded(matrix.dequantize(round), matrix.shape())),
+                }
+            }
+            Matrix::Int8(matrix, _) => {
+                let fits = self.fits(matrix.shape().iter().product());
+                match PackedInt8::new(&matrix, self) {
+                    Some(packed) if fits => Held::Full(packed.expand()),
+                    Some(packed) => Held::Packed(Part::Int8(packed)),
+                    None => {
+                        let numbers = matrix.dequantize(Round::F32);
+                        Held::Full(self.expanded(numbers, matrix.shape()))
+                    }
+                }
+            }
+        }
+    }
+
     /// Numbers in f32, turned to this place's type.
     fn expanded(&self, numbers: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
         let data = TensorData::new(numbers, shape);
@@ -64,47 +100,21 @@ impl Place {
 }
 
 impl Linear {
-    /// From weights [out, in] that lie one below the other; those in full
+    /// From weights [out, in] that lie one below the other; neighbours in full
     /// become one matrix.
     pub(super) fn new(matrices: Vec<Matrix>, place: &mut Place) -> Self {
         let mut parts: Vec<Part> = Vec::new();
         let mut dense: Vec<Tensor<2>> = Vec::new();
         for matrix in matrices {
-            match matrix {
-                Matrix::Dense(matrix) => {
-                    place.fits(matrix.shape.iter().product());
-                    dense.push(place.tensor(matrix));
-                }
-                Matrix::Nf4(matrix, round) => {
-                    let numbers = matrix.shape().iter().product();
-                    let packed = PackedNf4::new(&matrix, round, place);
-                    match packed {
-                        Some(packed) if place.fits(numbers) => dense.push(packed.expand()),
-                        Some(packed) => parts.push(Part::Nf4(packed)),
-                        None => dense.push(place.expanded(matrix.dequantize(round), matrix.shape())),
-                    }
-                }
-                Matrix::Int8(matrix, _) => {
-                    let numbers = matrix.shape().iter().product();
-                    let packed = PackedInt8::new(&matrix, place);
-                    match packed {
-                        Some(packed) if place.fits(numbers) => dense.push(packed.expand()),
-                        Some(packed) => parts.push(Part::Int8(packed)),
-                        None => {
-                            let numbers = matrix.dequantize(Round::F32);
-                            dense.push(place.expanded(numbers, matrix.shape()));
-                        }
-                    }
+            match place.part(matrix) {
+                Held::Full(weight) => dense.push(weight),
+                Held::Packed(part) => {
+                    flush(&mut dense, &mut parts);
+                    parts.push(part);
                 }
             }
-            // A packed part keeps its place among the others.
-            if !parts.is_empty() && !dense.is_empty() {
-                parts.extend(dense.drain(..).map(Part::of));
-            }
         }
-        if !dense.is_empty() {
-            parts.push(Part::of(Tensor::cat(dense, 0)));
-        }
+        flush(&mut dense, &mut parts);
         Self(parts)
     }
 
@@ -124,6 +134,13 @@ impl Linear {
             [part] => one(part, x),
             parts => Tensor::cat(parts.iter().map(|part| one(part, x.clone())).collect(), 1),
         }
+    }
+}
+
+/// Makes one part of all matrices in full that wait.
+fn flush(dense: &mut Vec<Tensor<2>>, parts: &mut Vec<Part>) {
+    if !dense.is_empty() {
+        parts.push(Part::of(Tensor::cat(std::mem::take(dense), 0)));
     }
 }
 

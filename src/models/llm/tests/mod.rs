@@ -2,6 +2,10 @@
 //!
 //! The fixtures are made by `tests/fixtures/llm/make.py`.
 
+mod families;
+mod quantised;
+mod schema;
+
 use std::{
     fs,
     path::{Path, PathBuf},

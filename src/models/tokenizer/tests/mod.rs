@@ -1,6 +1,9 @@
-//! Files of both kinds, whole and hostile.
+//! Ids, bytes and texts of files of both kinds.
 //!
 //! The fixtures are made by `tests/fixtures/llm/tokenizer/make.py`.
+
+mod files;
+mod json;
 
 use std::{
     fs,
@@ -140,7 +143,11 @@ fn ids_of_mistrals_file_are_those_of_sentencepiece() {
 fn ids_around_special_tokens_are_those_of_transformers() {
     let Some(path) = real_model() else { return };
     let golden = golden();
-    for (legacy, case) in [(true, &golden.legacy), (false, &golden.not_legacy)] {
+    for (legacy, case) in [
+        (json!(true), &golden.legacy),
+        (json!(null), &golden.legacy),
+        (json!(false), &golden.not_legacy),
+    ] {
         let config = json!({ "legacy": legacy });
         let folder = pieces_folder(&path, &[("tokenizer_config.json", config)]);
         let tokenizer = Tokenizer::open_folder(folder.path()).unwrap();
@@ -156,77 +163,6 @@ fn tables_of_characters_and_pieces_of_all_kinds_are_as_in_sentencepiece() {
         check(&tokenizer, case, &golden, false);
         assert_eq!(case.decoded.len(), 7);
     }
-}
-
-fn open(change: impl FnOnce(&mut Value)) -> Result<Tokenizer> {
-    let mut file: Value = serde_json::from_slice(&fs::read(fixture("mistral/tokenizer.json"))?)?;
-    change(&mut file);
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("tokenizer.json");
-    fs::write(&path, file.to_string())?;
-    Tokenizer::open(&path)
-}
-
-#[test]
-fn hostile_files_end_soon_in_an_error_or_do_their_work() -> Result<()> {
-    let nested = |kind: &str, list: &str, depth: usize| {
-        let mut value = json!({"type": kind, list: []});
-        for _ in 0..depth {
-            value = json!({"type": kind, list: [value]});
-        }
-        value
-    };
-    let start = Instant::now();
-    for depth in [10, 55] {
-        for (field, list) in [
-            ("pre_tokenizer", "pretokenizers"),
-            ("normalizer", "normalizers"),
-            ("post_processor", "processors"),
-            ("decoder", "decoders"),
-        ] {
-            let value = nested("Sequence", list, depth);
-            let opened = open(|file| file[field] = value);
-            if let Ok(tokenizer) = opened {
-                tokenizer.encode("a cat")?;
-            }
-        }
-    }
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "nesting took {:?}",
-        start.elapsed()
-    );
-    let start = Instant::now();
-    for pattern in ["(?=(a+)+b)c", "(a|a|a)*(?!a)b", "(.*)*\\1x"] {
-        let opened = open(|file| {
-            file["pre_tokenizer"] = json!({
-                "type": "Split", "pattern": {"Regex": pattern},
-                "behavior": "Isolated", "invert": false
-            });
-        });
-        if let Ok(tokenizer) = opened {
-            // Whether this fails is for the pattern's engine to say.
-            let _ = tokenizer.encode(&"a".repeat(2000));
-        }
-    }
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "patterns took {:?}",
-        start.elapsed()
-    );
-    for change in [
-        json!({"type": "BPE", "vocab": {"a": 4_294_967_295u32}, "merges": []}),
-        json!({"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}),
-        json!({"type": "Unigram", "vocab": [], "unk_id": 7}),
-        json!({"type": "WordPiece", "vocab": {}, "unk_token": "u", "max_input_chars_per_word": 0,
-               "continuing_subword_prefix": "##"}),
-    ] {
-        if let Ok(tokenizer) = open(|file| file["model"] = change) {
-            let _ = tokenizer.encode("a cat [INST]");
-            let _ = tokenizer.decode(&[0, 1, 5, 4_000_000_000]);
-        }
-    }
-    Ok(())
 }
 
 fn read(name: &str) -> Result<Tokenizer> {
@@ -289,37 +225,171 @@ fn every_byte_has_a_token_and_special_tokens_have_none() -> Result<()> {
 }
 
 #[test]
-fn decoders_that_do_more_than_join_bytes_have_no_bytes_of_tokens() -> Result<()> {
-    for decoder in [
-        json!(null),
-        json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
-        json!({"type": "Replace", "pattern": {"Regex": "a+"}, "content": " "}),
+fn long_texts_of_one_kind_take_linear_time_or_are_refused() {
+    let start = Instant::now();
+    for tokenizer in [
+        read("mistral").unwrap(),
+        read("llama").unwrap(),
+        Tokenizer::open(&fixture("tokenizer/ruled.model")).unwrap(),
+        Tokenizer::open(&fixture("tokenizer/unused.model")).unwrap(),
     ] {
-        let tokenizer = open(|file| file["decoder"] = decoder)?;
-        assert_eq!(tokenizer.token_bytes(270), None);
+        for part in ["a", " ", "é", "\n", "1", "' ", "▁"] {
+            let text = part.repeat(20_000);
+            assert!(tokenizer.encode(&text).is_ok(), "{part}");
+        }
+        let error = tokenizer.encode(&"a".repeat((1 << 20) + 1)).unwrap_err();
+        assert!(format!("{error:#}").contains("longer than"), "{error:#}");
     }
-    let added = json!({"id": 300, "content": "a ▁é", "special": false, "normalized": false,
-        "lstrip": false, "rstrip": false, "single_word": false});
-    let tokenizer = open(|file| {
-        let list = file["added_tokens"].as_array_mut();
-        list.unwrap().push(added);
-    })?;
-    assert_eq!(
-        tokenizer.token_bytes(tokenizer.largest_id()),
-        Some("a ▁é".as_bytes().to_vec())
+    assert!(
+        start.elapsed() < Duration::from_mins(1),
+        "{:?}",
+        start.elapsed()
     );
-    Ok(())
 }
 
 #[test]
-fn padding_and_truncation_of_the_file_are_left_out() -> Result<()> {
-    let plain = open(|_| {})?.encode("a long tail and a red nose")?;
-    let changed = open(|file| {
-        file["truncation"] = json!({"direction": "Right", "max_length": 3,
-            "strategy": "LongestFirst", "stride": 0});
-        file["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Left",
-            "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>"});
-    })?;
-    assert_eq!(changed.encode("a long tail and a red nose")?, plain);
-    Ok(())
+fn bytes_of_pieces_are_the_text_behind_a_space() {
+    let paths = [Some(fixture("tokenizer/unused.model")), real_model()];
+    for (path, prefix) in paths.iter().zip(["", " "]) {
+        let Some(path) = path else { continue };
+        let tokenizer = Tokenizer::open(path).unwrap();
+        let golden = golden();
+        let fragments: Vec<&String> = golden.plain_fragments.iter().collect();
+        for text in drawn(&golden.real, &golden.counts, &fragments) {
+            let ids = tokenizer.encode(&text).unwrap();
+            let bytes = ids
+                .iter()
+                .flat_map(|&id| tokenizer.token_bytes(id).unwrap());
+            let whole = String::from_utf8(bytes.collect()).unwrap();
+            assert_eq!(whole, format!("{prefix}{}", text.replace('▁', " ")));
+            assert_eq!(tokenizer.decode(&ids).unwrap(), text.replace('▁', " "));
+        }
+        for id in 0..3 {
+            assert_eq!(tokenizer.token_bytes(id), None);
+        }
+        let bytes: BTreeSet<u8> = (0..=tokenizer.largest_id())
+            .filter_map(|id| match tokenizer.token_bytes(id)?.as_slice() {
+                [byte] => Some(*byte),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(bytes.len(), 256);
+        assert_eq!(tokenizer.token_bytes(tokenizer.largest_id() + 1), None);
+    }
+}
+
+#[test]
+fn a_folder_may_rename_pieces_and_add_tokens() {
+    let token = |content: &str, special: bool| {
+        json!({"content": content, "special": special, "lstrip": false, "rstrip": true,
+            "single_word": true, "normalized": false})
+    };
+    let model = fixture("tokenizer/unused.model");
+    let size = Tokenizer::open(&model).unwrap().largest_id() + 1;
+    let config = json!({"added_tokens_decoder": {
+        "0": token("<unk>", true), "2": token("<end>", true),
+        size.to_string(): token("<|more|>", true), (size + 4).to_string(): token("word", false),
+    }});
+    let folder = pieces_folder(&model, &[("tokenizer_config.json", config)]);
+    let tokenizer = Tokenizer::open_folder(folder.path()).unwrap();
+    assert_eq!(tokenizer.largest_id(), size + 4);
+    assert_eq!(tokenizer.id("<end>"), Some(2));
+    assert_eq!(tokenizer.id("</s>"), None);
+    assert_eq!(tokenizer.encode("<end>  <|more|>").unwrap(), [2, size]);
+    assert_eq!(
+        tokenizer.encode("-word word").unwrap()[1..],
+        [size + 4, size + 4]
+    );
+    assert!(
+        !tokenizer
+            .encode("sword words")
+            .unwrap()
+            .contains(&(size + 4))
+    );
+    assert!(
+        !tokenizer
+            .encode("</s> <unk>")
+            .unwrap()
+            .iter()
+            .any(|&id| id < 3)
+    );
+    assert_eq!(
+        tokenizer.decode(&[2, size + 4, size, 90_000]).unwrap(),
+        "word"
+    );
+    assert_eq!(
+        tokenizer.special_starts("a<end>word<s>"),
+        BTreeSet::from([1, 10])
+    );
+
+    // The longest of the tokens that start at a place counts.
+    let added = json!({"<|a|>": size, "<|b|>": size + 1, "<|b|>!": size + 2});
+    let folder = pieces_folder(&model, &[("added_tokens.json", added)]);
+    let tokenizer = Tokenizer::open_folder(folder.path()).unwrap();
+    assert_eq!(
+        tokenizer.encode("<|b|><|b|>!<|a|>").unwrap(),
+        [size + 1, size + 2, size]
+    );
+    let files = Tokenizer::files(folder.path());
+    assert_eq!(files.len(), 2);
+    for (added, part) in [
+        (json!({"<s>": 9}), "also 1"),
+        (json!({"a": 7, "b": 7}), "two tokens of the id 7"),
+        (json!({"a": 4_000_000_000_u32}), "largest allowed"),
+        (json!({"a": -1}), "expected fields"),
+    ] {
+        let folder = pieces_folder(&model, &[("added_tokens.json", added)]);
+        let error = format!("{:#}", Tokenizer::open_folder(folder.path()).unwrap_err());
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn the_file_of_a_folder_is_found_or_the_hint_says_what_to_add() {
+    let model = fixture("tokenizer/unused.model");
+    let folder = tempfile::tempdir().unwrap();
+    let error =
+        |folder: &TempDir| format!("{:#}", Tokenizer::open_folder(folder.path()).unwrap_err());
+    assert!(
+        error(&folder).contains("neither `tokenizer.json` nor"),
+        "{}",
+        error(&folder)
+    );
+    fs::write(folder.path().join("tekken.json"), "{}").unwrap();
+    assert!(
+        error(&folder).contains("tekken.json` is not read"),
+        "{}",
+        error(&folder)
+    );
+    for name in [
+        "tokenizer.model.v1",
+        "tokenizer.model.v11",
+        "tokenizer.model.v3m1",
+        "tokenizer.model.v3",
+    ] {
+        fs::copy(&model, folder.path().join(name)).unwrap();
+    }
+    let opened = |folder: &TempDir| {
+        let tokenizer = Tokenizer::open_folder(folder.path()).unwrap();
+        assert_eq!(Tokenizer::files(folder.path()), [tokenizer.path()]);
+        tokenizer
+            .path()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(opened(&folder), "tokenizer.model.v11");
+    fs::copy(&model, folder.path().join("tokenizer.model")).unwrap();
+    assert_eq!(opened(&folder), "tokenizer.model");
+    fs::copy(
+        fixture("llama/tokenizer.json"),
+        folder.path().join("tokenizer.json"),
+    )
+    .unwrap();
+    assert_eq!(opened(&folder), "tokenizer.json");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("tokenizer.model"), "IQ== 0\nIg== 1\n").unwrap();
+    assert!(error(&folder).contains("tiktoken"), "{}", error(&folder));
 }
