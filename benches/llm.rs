@@ -51,7 +51,7 @@ fn main() {
     };
     let llm = Llm::load(Path::new(folder), precision, &Device::flex(), u64::MAX).unwrap();
     let prompts = prompts(folder);
-    let first = time(|| drop(run(&llm, &prompts, 1, &sampling(0.0, 1))));
+    let first = time(|| assert_eq!(run(&llm, &prompts, 1, &sampling(0.0, 1)), 1));
     println!("first.{name}.1 {:.1} ms", first * 1e3);
     for batch in batches.split(',').map(|n| n.parse::<usize>().unwrap()) {
         for (kind, temperature) in [("greedy", 0.0), ("sampled", 0.7)] {

@@ -10,10 +10,10 @@
 //! format for its `SentencePiece` files depends on their version and on what a model
 //! was tuned on, which such a file does not tell.
 //!
-//! What a template may cost is bounded by its length, the engine's fuel and a stack
-//! of its own. One gap is the engine's: it prints and compares lists that share
-//! their items without counting, so that a template written to do harm can take any
-//! amount of memory.
+//! What a template may cost is bounded by its length, the engine's fuel, a stack of
+//! its own, the text it writes and the time that takes. One gap is the engine's: it
+//! joins and compares lists that share their items without counting. A template
+//! written to do harm so is an error after five seconds, but its thread goes on.
 //!
 //! Some templates tell the model what day it is. Prompts, and with them the keys
 //! of cached answers, would then change overnight. Here the day is
@@ -23,11 +23,13 @@ mod folder;
 mod functions;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::Path,
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -35,6 +37,7 @@ use jiff::civil::Date;
 use minijinja::{Environment, Value, context, syntax::SyntaxConfig};
 
 pub use self::folder::FILES;
+use self::watched::Watched;
 use super::tokenizer::{Placed, Tokenizer};
 
 /// The day that templates are told where nothing else is said: what the template
@@ -55,7 +58,7 @@ const MARKS: [char; 4] = ['\u{F8FF}', '\u{E000}', '\u{10FFFD}', '\u{F0000}'];
 
 /// A compiled chat template.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    engine: Watched,
     /// The file it came from, named in errors.
     source: String,
     /// What the template sees beside the messages.
@@ -118,7 +121,7 @@ impl ChatTemplate {
         })
         .with_context(|| format!("`{source}` is not a chat template"))?;
         Ok(Self {
-            environment,
+            engine: Watched::new(environment),
             source: source.to_owned(),
             // As in the reference, a token that is not set is not defined either.
             tokens: Value::from(tokens.into_iter().collect::<BTreeMap<_, _>>()),
@@ -130,7 +133,7 @@ impl ChatTemplate {
     /// Tells the template another day.
     #[must_use]
     pub fn with_date(mut self, date: Date) -> Self {
-        functions::set_date(&mut self.environment, date);
+        functions::set_date(Arc::make_mut(&mut self.engine.environment), date);
         self.date = date;
         self
     }
@@ -162,10 +165,9 @@ impl ChatTemplate {
             add_generation_prompt => true,
             ..self.tokens.clone()
         };
-        let template = self.environment.get_template("chat");
-        template
-            .and_then(|template| template.render(names))
-            .map_err(|error| anyhow!("`{}`: {}", self.source, shown(&error)))
+        self.engine
+            .render(names)
+            .map_err(|error| anyhow!("`{}`: {error:#}", self.source))
             .context("failed to apply the chat template")
     }
 

@@ -201,6 +201,27 @@ fn the_day_is_fixed_unless_another_is_given() {
 }
 
 #[test]
+fn a_template_that_takes_too_long_is_left_alone_and_not_asked_again() {
+    // Equal lists that share nothing, of two thousand million items each.
+    let grown = |name: &str| {
+        let step = format!("{{% set ns.{name} = [ns.{name}, ns.{name}] %}}");
+        format!("{{% for a in range(31) %}}{step}{{% endfor %}}")
+    };
+    let template = format!(
+        "{{% set ns = namespace(x=[1], y=[1]) %}}{}{}{{{{ ns.x == ns.y }}}}",
+        grown("x"),
+        grown("y")
+    );
+    let chat = ChatTemplate::compile(&template, "t", None, None).unwrap();
+    for most in [10, 1] {
+        let start = Instant::now();
+        let error = format!("{:#}", chat.render("a cat", None).unwrap_err());
+        assert!(error.contains("`t`") && error.contains("5s"), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(most));
+    }
+}
+
+#[test]
 fn hostile_templates_end_soon_in_an_error() {
     let nested =
         |open: &str, close: &str, n: usize| format!("{}{}", open.repeat(n), close.repeat(n));
@@ -241,6 +262,7 @@ fn hostile_templates_end_soon_in_an_error() {
         doubling("ns.x | tojson(ensure_ascii=true)"),
         shared("{{ ns.x | tojson }}"),
         shared("{{ ns.x | tojson(sort_keys=true, indent=16) }}"),
+        shared("{{ ns.x }}"),
         doubling("ns.x | replace('a', 'aaaaaaaaaaaaaaaaaaaa')"),
         doubling("ns.x.replace('a', 'aaaaaaaaaaaaaaaaaaaa')"),
         doubling("ns.x | indent(100000000, true)"),

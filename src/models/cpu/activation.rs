@@ -12,8 +12,6 @@ pub(crate) enum Activation {
     Gelu,
     /// x·σ(1.702·x).
     QuickGelu,
-    /// x·σ(x), also called swish.
-    Silu,
 }
 
 impl Activation {
@@ -25,7 +23,6 @@ impl Activation {
             Self::Relu => xs.iter_mut().for_each(|x| *x = x.max(0.0)),
             Self::Gelu => xs.iter_mut().for_each(|x| *x = gelu(*x)),
             Self::QuickGelu => xs.iter_mut().for_each(|x| *x /= 1.0 + exp(-1.702 * *x)),
-            Self::Silu => xs.iter_mut().for_each(|x| *x = silu(*x)),
         }
     }
 }

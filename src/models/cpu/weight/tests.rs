@@ -24,8 +24,8 @@ fn dense(format: Format, n: usize, k: usize, numbers: &[f32]) -> Weight {
 
 /// All rows of a weight.
 fn rows_of(weight: &Weight) -> Vec<f32> {
-    let mut all = vec![0.0; weight.n() * weight.k()];
-    for (i, row) in all.chunks_mut(weight.k()).enumerate() {
+    let mut all = vec![0.0; weight.n * weight.k];
+    for (i, row) in all.chunks_mut(weight.k).enumerate() {
         weight.row(i, row);
     }
     all
