@@ -107,11 +107,8 @@ fn run(llm: &Llm, prompts: &[Vec<u32>], batch: usize, sampling: &Sampling) -> us
 /// The token ids of `prompts.json`.
 fn prompts(folder: &str) -> Vec<Vec<u32>> {
     let text = std::fs::read_to_string(Path::new(folder).join("prompts.json")).unwrap();
-    let prompts: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
-    prompts
-        .iter()
-        .map(|prompt| serde_json::from_value(prompt["ids"].clone()).unwrap())
-        .collect()
+    let prompts: serde_json::Value = serde_json::from_str(&text).unwrap();
+    serde_json::from_value(prompts["ids"].clone()).unwrap()
 }
 
 /// Seconds of one call, the best of as many as take [`SECONDS`], three at least.

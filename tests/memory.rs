@@ -34,7 +34,10 @@ fn load(folder: &Path, quantize: &str) -> Result<(u64, u64), String> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "read by the process that started this one")]
+#[expect(
+    clippy::print_stdout,
+    reason = "read by the process that started this one"
+)]
 fn in_a_process_of_its_own() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
@@ -76,7 +79,10 @@ fn a_model_of_full_size_loads_within_a_tenth_of_its_weights() {
             continue;
         }
         let (peak, weights) = load(folder.path(), quantize).unwrap();
-        assert!(weights.abs_diff(expected) < expected / 50, "{quantize}: {weights}");
+        assert!(
+            weights.abs_diff(expected) < expected / 50,
+            "{quantize}: {weights}"
+        );
         assert!(
             peak < weights + weights / 10,
             "{quantize}: a peak of {peak} bytes for {weights}"
@@ -88,12 +94,30 @@ fn a_model_of_full_size_loads_within_a_tenth_of_its_weights() {
 #[test]
 fn what_is_wrong_with_a_folder_of_full_size_is_named_at_once() {
     for (change, words) in [
-        (Change::Missing("model.layers.31.mlp.up_proj.weight"), "model.layers.31.mlp.up_proj.weight"),
-        (Change::MissingInShard("model.norm.weight"), "model.norm.weight"),
-        (Change::Extra("model.layers.32.mlp.up_proj.weight"), "model.layers.32.mlp.up_proj.weight"),
-        (Change::Renamed("lm_head.weight", "output.weight"), "output.weight"),
-        (Change::Reshaped("model.layers.0.self_attn.k_proj.weight", vec![4096, 4096]), "[4096, 4096]"),
-        (Change::Retyped("model.layers.7.input_layernorm.weight", "I64"), "I64"),
+        (
+            Change::Missing("model.layers.31.mlp.up_proj.weight"),
+            "model.layers.31.mlp.up_proj.weight",
+        ),
+        (
+            Change::MissingInShard("model.norm.weight"),
+            "model.norm.weight",
+        ),
+        (
+            Change::Extra("model.layers.32.mlp.up_proj.weight"),
+            "model.layers.32.mlp.up_proj.weight",
+        ),
+        (
+            Change::Renamed("lm_head.weight", "output.weight"),
+            "output.weight",
+        ),
+        (
+            Change::Reshaped("model.layers.0.self_attn.k_proj.weight", vec![4096, 4096]),
+            "[4096, 4096]",
+        ),
+        (
+            Change::Retyped("model.layers.7.input_layernorm.weight", "I64"),
+            "I64",
+        ),
         (Change::CutShort, "model-00003-of-00003.safetensors"),
     ] {
         let folder = tempfile::tempdir().unwrap();

@@ -347,7 +347,11 @@ fn a_profile_replaces_entries_whole() {
         "{:?}",
         files(clip).path
     );
-    assert_eq!(files(clip).dtype, "f32", "the base's dtype went with its entry");
+    assert_eq!(
+        files(clip).dtype,
+        "f32",
+        "the base's dtype went with its entry"
+    );
 }
 
 #[test]

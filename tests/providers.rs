@@ -105,7 +105,11 @@ fn a_server_answers_and_its_address_is_no_part_of_the_key() {
     assert_eq!(asked["messages"][0]["content"], "Be brief.");
     let seeds: std::collections::BTreeSet<String> =
         bodies.iter().map(|body| body["seed"].to_string()).collect();
-    assert_eq!(seeds.len(), 6, "one for each try, the same when a fault passed");
+    assert_eq!(
+        seeds.len(),
+        6,
+        "one for each try, the same when a fault passed"
+    );
 
     let second = Faulty::start(good);
     space.write("p.toml", &served(&second.url(), "parallel = 2", node));
@@ -143,7 +147,11 @@ fn the_key_of_a_server_is_sent_and_shows_up_nowhere() {
         .env("RUNNER_LOG", "trace")
         .output()
         .unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let authorization = &server.seen()[0].headers["authorization"];
     assert_eq!(authorization, &format!("Bearer {KEY}"));
     let told = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -173,7 +181,11 @@ fn what_a_server_answered_before_it_died_is_not_asked_again() {
         if seen.before < 3 {
             good(seen)
         } else {
-            Act::Status(401, String::new(), "{\"error\":{\"message\":\"no more\"}}".to_owned())
+            Act::Status(
+                401,
+                String::new(),
+                "{\"error\":{\"message\":\"no more\"}}".to_owned(),
+            )
         }
     });
     space.write("p.toml", &served(&dying.url(), "parallel = 1", ""));
@@ -220,7 +232,11 @@ fn an_interrupt_ends_a_run_whose_server_hangs_and_keeps_the_rest() {
     let asked = Instant::now();
     let status = child.wait().unwrap();
     assert!(!status.success());
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        asked.elapsed()
+    );
     let server = Faulty::start(good);
     space.write("p.toml", &served(&server.url(), "", ""));
     let (ran, _) = space.exec(&["p.toml"]);
@@ -246,10 +262,19 @@ fn answers_of_a_file_are_parsed_cleaned_and_flagged_like_any_others() {
     let space = Space::new();
     let line = |class: &str, text: &str| json!({"class": class, "text": text}).to_string();
     let lines: Vec<String> = [
-        line("cat", r#"{"feature1": "fur_color", "feature2": "Long_Tail"}"#),
-        line("dog", "Sure!\n```json\n{\"feature1\": \"red\", \"feature2\": \"feature2\"}\n```"),
+        line(
+            "cat",
+            r#"{"feature1": "fur_color", "feature2": "Long_Tail"}"#,
+        ),
+        line(
+            "dog",
+            "Sure!\n```json\n{\"feature1\": \"red\", \"feature2\": \"feature2\"}\n```",
+        ),
         line("ship", "no JSON here"),
-        line("truck", r#"{"feature1": "big", "feature2": "a very long red thing"}"#),
+        line(
+            "truck",
+            r#"{"feature1": "big", "feature2": "a very long red thing"}"#,
+        ),
         line("frog", r#"{"feature1": "green", "feature2": "wet"}"#),
     ]
     .into();
@@ -268,20 +293,33 @@ fn answers_of_a_file_are_parsed_cleaned_and_flagged_like_any_others() {
     );
     assert_eq!(list[1]["attributes"], json!(["red"]));
     assert_eq!(list[1]["dropped"][0]["attribute"], "feature2");
-    assert_eq!((&list[1]["repaired"], &list[2]["valid"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&list[1]["repaired"], &list[2]["valid"]),
+        (&json!(true), &json!(false))
+    );
     assert_eq!(list[3]["flags"][0]["odd"], json!(["over_three_words"]));
 
     // Other rules read the same answers.
     space.write("p.toml", &pipeline("replay = \"answers.jsonl\"", ""));
     space.exec(&["p.toml"]);
     assert_eq!(items(&space), json!([0, 5]));
-    assert_eq!(answers(&space)[0]["attributes"], json!(["fur_color", "Long_Tail"]));
+    assert_eq!(
+        answers(&space)[0]["attributes"],
+        json!(["fur_color", "Long_Tail"])
+    );
 
     // More than there are.
-    space.write("p.toml", &pipeline("replay = \"answers.jsonl\"", "answers = 2"));
+    space.write(
+        "p.toml",
+        &pipeline("replay = \"answers.jsonl\"", "answers = 2"),
+    );
     let (ran, happened) = space.exec(&["p.toml"]);
     assert_eq!(of(&happened, "propose"), "failed");
-    assert!(ran.stderr.contains("answers.jsonl") && ran.stderr.contains("cat"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("answers.jsonl") && ran.stderr.contains("cat"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -299,7 +337,15 @@ fn what_one_run_wrote_can_be_replayed_in_another() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let key = |list: &[Value]| -> Vec<Value> {
         list.iter()
-            .map(|a| json!([a["class"], a["sample"], a["attempt"], a["text"], a["attributes"]]))
+            .map(|a| {
+                json!([
+                    a["class"],
+                    a["sample"],
+                    a["attempt"],
+                    a["text"],
+                    a["attributes"]
+                ])
+            })
             .collect()
     };
     // The file is read before the artifact is written over it.
@@ -317,9 +363,16 @@ fn a_local_model_can_be_held_to_a_form_and_quantised() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let list = answers(&space);
     assert_eq!(list.len(), 50, "none was asked again");
-    assert!(list.iter().all(|a| a["valid"] == true && a["repaired"] == false));
+    assert!(
+        list.iter()
+            .all(|a| a["valid"] == true && a["repaired"] == false)
+    );
     let short = |a: &Value| a.as_str().unwrap().chars().count() <= 20;
-    assert!(list.iter().flat_map(|a| a["attributes"].as_array().unwrap()).all(short));
+    assert!(
+        list.iter()
+            .flat_map(|a| a["attributes"].as_array().unwrap())
+            .all(short)
+    );
     let mut written = Vec::new();
     for quantize in ["nf4", "nf4-double", "int8"] {
         let model = format!("{path}\ndtype = \"bf16\"\nquantize = \"{quantize}\"");

@@ -2,10 +2,9 @@
 //!
 //! A valid answer is one object with exactly the keys `feature1` to `featureN`
 //! and non-empty texts as values. Values are returned as written; [`Cleaning`] has
-//! rules that change or drop some, [`Tally`] counts what went wrong.
+//! rules that change or drop some.
 
 mod cleaning;
-mod tally;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,7 +14,6 @@ use serde::{
 };
 
 pub use cleaning::{Cleaned, Cleaning, clean};
-pub use tally::{Fault, Tally};
 
 /// Longer answers, in bytes, are not looked at.
 const LONGEST: usize = 1 << 20;

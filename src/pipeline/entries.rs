@@ -14,8 +14,8 @@ use super::{
     document::{Entry, Section},
     findings::Findings,
     graph::{Exec, Point},
-    size::bytes,
     reading::{Subject, read},
+    size::bytes,
     source::normal,
     substitute::{Axis, Params, Scope, Substitution, names_in},
 };

@@ -38,7 +38,8 @@ use std::{
 };
 
 pub use graph::{
-    Exec, Graph, Instance, ModelFiles, ModelSource, ModelSpec, NodeId, Point, Seen, Source, TableSpec, TableValue,
+    Exec, Graph, Instance, ModelFiles, ModelSource, ModelSpec, NodeId, Point, Seen, Source,
+    TableSpec, TableValue,
 };
 pub use names::nearest;
 pub use schema::schema;

@@ -164,10 +164,10 @@ fn read_one<'a>(entry: &Entry<'a>, table: DeTable<'a>, found: &mut Findings) -> 
         family,
         digest,
     };
-    if let Some(path) = &model.replay {
-        let path = beside(&entry.source, path);
+    if let Some(written) = &model.replay {
+        let path = beside(&entry.source, written);
         let problem = (!path.is_file()).then(|| {
-            let shown = path.display();
+            let shown = shown_beside(&entry.source.shown, written);
             Box::new(
                 Diagnostic::at(place("replay"), format!("there is no file `{shown}`"))
                     .label("no answers here")
@@ -213,7 +213,7 @@ fn one_source(
     let [source] = sources.as_slice() else {
         let (message, span) = match sources.get(1).and_then(|second| span(second)) {
             Some((name, span)) => (format!("{what} has `{}` and `{name}`", sources[0]), span),
-            None => (format!("{what} is nowhere"), &entry.header),
+            None => (format!("{what} has no `path`"), &entry.header),
         };
         let hint = "write one of `path` (a folder), `endpoint` (a server) and `replay` (a file of answers)";
         tell(found, span, message, hint);
@@ -248,7 +248,11 @@ fn endpoint(
     };
     let Some(name) = model.model.clone().filter(|name| !name.is_empty()) else {
         let message = format!("model `{}` does not say which model to ask for", entry.name);
-        wrong("model", message, "write `model = \"…\"` as the server calls it; `curl URL/models` lists them");
+        wrong(
+            "model",
+            message,
+            "write `model = \"…\"` as the server calls it; `curl URL/models` lists them",
+        );
         return None;
     };
     let timeout = model.timeout.unwrap_or(300.0);
@@ -259,10 +263,17 @@ fn endpoint(
     }
     for (field, value) in [
         ("parallel", model.parallel),
-        ("requests_per_minute", model.requests_per_minute.map(|n| n as usize)),
+        (
+            "requests_per_minute",
+            model.requests_per_minute.map(|n| n as usize),
+        ),
     ] {
         if value == Some(0) {
-            wrong(field, format!("`{field}` must be at least 1"), "leave it out for the default");
+            wrong(
+                field,
+                format!("`{field}` must be at least 1"),
+                "leave it out for the default",
+            );
             return None;
         }
     }
@@ -277,7 +288,14 @@ fn endpoint(
         ..defaults
     };
     if let Err(error) = settings.check() {
-        wrong("endpoint", format!("{error:#}"), "such as `http://localhost:8000/v1`");
+        let text = format!("{error:#}").replace("`url`", "`endpoint`");
+        let (message, hint) = text
+            .split_once("\nhint: ")
+            .unwrap_or((&text, "such as `http://localhost:8000/v1`"));
+        // The message begins with the field that it is about.
+        let named = message.split('`').nth(1).unwrap_or_default();
+        let field = (BELONG[1].1.iter().copied()).find(|field| *field == named);
+        wrong(field.unwrap_or("endpoint"), message.to_owned(), hint);
         return None;
     }
     Some(EndpointModel {
@@ -320,8 +338,8 @@ fn folder(
         FamilyName::Llm => Family::Llm,
     });
     let absent_is_fine = model.digest.is_some() && said.is_some();
-    let problem =
-        (detected.is_none() && !absent_is_fine && (said.is_none() || !path.exists())).then(|| {
+    let problem = (detected.is_none() && !absent_is_fine && (said.is_none() || !path.exists()))
+        .then(|| {
             let shown = shown_beside(&entry.source.shown, written);
             Box::new(not_a_model(&place("path"), &path, &shown))
         });

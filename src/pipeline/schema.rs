@@ -3,11 +3,7 @@
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
 
-use super::{
-    entries::ExecTable,
-    models::ModelTable,
-    tables::Table,
-};
+use super::{entries::ExecTable, models::ModelTable, tables::Table};
 use crate::{
     artifact::Type,
     data::DataSpec,

@@ -30,7 +30,13 @@ mod tests {
         assert_eq!(bytes("50GB"), Ok(50_000_000_000));
         assert_eq!(bytes("1 kb"), Ok(1000));
         assert_eq!(bytes("12"), Ok(12));
-        for wrong in ["", "GB", "5 parsecs", "99999999999999999999", "99999999999999TB"] {
+        for wrong in [
+            "",
+            "GB",
+            "5 parsecs",
+            "99999999999999999999",
+            "99999999999999TB",
+        ] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
     }

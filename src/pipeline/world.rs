@@ -4,9 +4,9 @@ use std::{collections::HashMap, path::Path};
 
 use super::{
     entries::Named,
-    models::Model,
     expand::Variant,
     findings::Findings,
+    models::Model,
     substitute::Axis,
     template::{Template, Templates},
 };

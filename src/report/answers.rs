@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::artifact::{Answer, Answers};
+use crate::artifact::{Answer, Answers, Finish};
 
 /// How many samples of each outcome a page shows.
 const SAMPLES: usize = 3;
@@ -22,6 +22,21 @@ pub struct AnswersSummary {
     pub invalid: usize,
     /// `100 · invalid / attempts`.
     pub invalid_percent: f64,
+    /// First attempts that gave none, in percent of first attempts: how often the
+    /// model fails, whatever is asked again.
+    pub first_invalid_percent: f64,
+    /// Attempts that were cut at `max_tokens`.
+    pub truncated: usize,
+    /// Attributes of more than three words, as they were written.
+    pub over_three_words: usize,
+    /// Attributes that look like a name without a value, such as `fur_color`.
+    pub name_like: usize,
+    /// Attributes that are a key of the answer, such as `feature2`.
+    pub field_names: usize,
+    /// Attributes with a name before the value, such as `wing span: large`.
+    pub labelled: usize,
+    /// Attributes that cleaning took out.
+    pub dropped: usize,
     /// Answers for which every attempt was invalid.
     pub given_up: usize,
     /// Distinct attributes, counted class by class.
@@ -49,6 +64,14 @@ impl AnswersSummary {
                 *reasons.entry(reason).or_default() += 1;
             }
         }
+        let first: Vec<&Answer> = list.iter().filter(|a| a.attempt == 0).collect();
+        let first_invalid = first.iter().filter(|a| !a.valid).count();
+        let odd = |what: &str| {
+            let flags = list.iter().flat_map(|answer| &answer.flags);
+            flags
+                .filter(|flag| flag.odd.iter().any(|odd| odd == what))
+                .count()
+        };
         let mut reasons: Vec<_> = reasons
             .into_iter()
             .map(|(r, n)| (r.to_owned(), n))
@@ -65,6 +88,16 @@ impl AnswersSummary {
             repaired,
             invalid,
             invalid_percent: 100.0 * invalid as f64 / list.len().max(1) as f64,
+            first_invalid_percent: 100.0 * first_invalid as f64 / first.len().max(1) as f64,
+            truncated: list
+                .iter()
+                .filter(|a| a.finish == Some(Finish::Length))
+                .count(),
+            over_three_words: odd("over_three_words"),
+            name_like: odd("name_like"),
+            field_names: odd("field_name"),
+            labelled: odd("labelled"),
+            dropped: list.iter().map(|answer| answer.dropped.len()).sum(),
             given_up: reached.values().filter(|valid| !**valid).count(),
             attributes: (0..answers.classes.len())
                 .map(|class| answers.candidates(class).len())

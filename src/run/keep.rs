@@ -73,7 +73,10 @@ impl<'a> Keeper<'a> {
         let mut pack = Vec::new();
         for place in &self.pending {
             // An empty value was not computed.
-            if let Some(value) = self.values[*place].as_ref().filter(|value| !value.is_empty()) {
+            if let Some(value) = self.values[*place]
+                .as_ref()
+                .filter(|value| !value.is_empty())
+            {
                 pack.push((item_key(&self.batch[*place]), value.to_vec()));
             }
         }

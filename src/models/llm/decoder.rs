@@ -9,8 +9,8 @@ use super::{config::Config, cpu, device, rope::RopeTable};
 /// A decoder's weights where they compute.
 #[derive(Debug)]
 pub(super) enum Decoder {
-    Cpu(cpu::Decoder),
-    Device(device::Decoder),
+    Cpu(Box<cpu::Decoder>),
+    Device(Box<device::Decoder>),
 }
 
 /// A prompt that has been read: its keys and values, and what comes next.

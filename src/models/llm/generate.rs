@@ -307,7 +307,9 @@ impl<'a> Batch<'a> {
             request,
             ids: Vec::new(),
             read: 0,
-            matcher: (wanted.grammar.as_deref()).map(Grammar::start).transpose()?,
+            matcher: (wanted.grammar.as_deref())
+                .map(Grammar::start)
+                .transpose()?,
         };
         let mut done = self.add_forced(&mut live)?;
         if done.is_none() && live.ids.is_empty() {

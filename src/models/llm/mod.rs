@@ -111,9 +111,9 @@ impl Llm {
         let weights = open_weights(folder)?;
         let decoder = Reader::new(&config, weights, dtype, quantize)
             .and_then(|reader| match room {
-                None => cpu::Decoder::load(&config, reader).map(Decoder::Cpu),
+                None => cpu::Decoder::load(&config, reader).map(|d| Decoder::Cpu(Box::new(d))),
                 Some(room) => device::Decoder::load(&config, reader, dtype, device, room)
-                    .map(Decoder::Device),
+                    .map(|d| Decoder::Device(Box::new(d))),
             })
             .with_context(|| format!("failed to load the language model `{}`", folder.display()))?;
         Ok(Self {

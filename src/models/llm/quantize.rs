@@ -17,7 +17,7 @@ pub enum Quantize {
     /// The same with the blocks' scales quantised too: `bnb_4bit_use_double_quant`.
     #[serde(rename = "nf4-double")]
     Nf4Double,
-    /// LLM.int8() (Dettmers et al., 2022).
+    /// `LLM.int8()` (Dettmers et al., 2022).
     #[serde(rename = "int8")]
     Int8,
 }
@@ -25,7 +25,7 @@ pub enum Quantize {
 impl Quantize {
     /// The numbers per scale of NF4, as `bitsandbytes` has by default.
     const BLOCK: usize = 64;
-    /// The magnitude from which LLM.int8() does not round activations, by default.
+    /// The magnitude from which `LLM.int8()` does not round activations, by default.
     const THRESHOLD: f32 = 6.0;
 
     /// Quantises a matrix; its numbers will be rounded to `dtype` when they are used.

@@ -36,7 +36,7 @@ pub(super) enum Matrix {
     Dense(Dense),
     /// `bitsandbytes`' four bits a number, rounded to a type when they are used.
     Nf4(Nf4, Round),
-    /// `bitsandbytes`' LLM.int8(), with the magnitude from which an activation is
+    /// `bitsandbytes`' `LLM.int8()`, with the magnitude from which an activation is
     /// not rounded.
     Int8(Int8, f32),
 }
@@ -146,7 +146,11 @@ impl<'a> Reader<'a> {
             };
             let is_matrix = |name: &str| name.contains("_proj.");
             let names = expected.iter().map(|(name, _)| name);
-            packed.extend(names.filter(|name| is_matrix(name) && !skipped(name)).cloned());
+            packed.extend(
+                names
+                    .filter(|name| is_matrix(name) && !skipped(name))
+                    .cloned(),
+            );
             expected.retain(|(name, _)| !packed.contains(name));
         }
         let absent = packed.iter().find(|name| weights.shape(name).is_none());
@@ -247,7 +251,10 @@ impl<'a> Reader<'a> {
                 (Matrix::Int8(matrix, threshold), found)
             }
         };
-        ensure!(found == shape, "its shape is {found:?}, but {shape:?} is expected");
+        ensure!(
+            found == shape,
+            "its shape is {found:?}, but {shape:?} is expected"
+        );
         Ok(matrix)
     }
 
@@ -320,7 +327,9 @@ impl Dense {
         for i in 0..outs {
             self.row(i, &mut row);
             match dtype {
-                DType::F16 => bytes.extend(row.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes())),
+                DType::F16 => {
+                    bytes.extend(row.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()));
+                }
                 _ => bytes.extend(row.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes())),
             }
         }

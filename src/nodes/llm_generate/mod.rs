@@ -244,7 +244,7 @@ impl Node for LlmGenerate {
             for ((attempt, _), (_, value)) in level.iter().zip(values) {
                 let raw: Raw = serde_json::from_slice(value)?;
                 let again = attempt.attempt + 1 < self.attempts && !self.read(&raw.text).valid;
-                if again && provider::has(inputs.get("model")?, &classes[attempt.class_index], attempt)? {
+                if again && provider::has(inputs.get("model")?, &classes[attempt.class_index], attempt) {
                     let class = &classes[attempt.class_index];
                     next.push(self.attempt(class, attempt.class_index, attempt.sample, attempt.attempt + 1, &attempt.prompt));
                 }
@@ -381,7 +381,7 @@ impl LlmGenerate {
 
 impl Kind for LlmGenerate {
     const NAME: &'static str = "llm_generate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const PORTS: &'static [Port] = &[
         Port::required("model", &[Accept::Llm], "The language model: an entry of `[models]`."),
         Port::required("classes", &[Accept::Classes], "Classes to ask about."),
@@ -399,17 +399,44 @@ impl Kind for LlmGenerate {
     const SUMMARY: &'static str = "asks a language model for visual attributes of each class";
     const DOC: &'static str = r#"Asks a language model for attributes of each class and keeps every raw answer.
 
+The model is an entry of `[models]`: a Hugging Face folder (`path`), an
+OpenAI-compatible server (`endpoint`), or a file of answers (`replay`). The record of an
+answer is the same whoever gave it.
+
 An answer is valid when its text is one JSON object with exactly feature1 … featureN,
 all non-empty strings. One in a code fence or with text around it is repaired and
 counted apart. An invalid answer is asked again with other random numbers, at most
 `attempts` times; a class without any valid answer keeps what it had, with a warning.
+With `json = "schema"` a local model can write nothing else: at each token it draws from
+those that fit, and tokens without an alternative are not even drawn; a server is sent
+the schema as `response_format`.
+
+Sampling is Hugging Face's `generate`, in its order: temperature, top_k, top_p, min_p.
+Temperature 0 takes the likeliest token.
 
 Each answer is kept by model, prompt, sampling, seed, stream, class, answer and
 attempt. Random numbers depend on seed, stream, class, answer and attempt, not on the
-prompt or the temperature, nor on which answers are generated together.
+prompt or the temperature, nor on which answers are generated together. On the CPU an
+answer is the same bits in every batch; on a GPU, and on a server, floats may differ
+with the batch, and with them, rarely, a token.
 
-Artifact: `answers.jsonl` (class, sample, attempt, prompt, text, token_ids, attributes,
-valid, repaired, reason), `classes.json`.
+Answers of all classes are written together: a class's prompt is read once for all its
+answers, and rows that finish make room for the next. `exec = { batch = 32 }` bounds the
+rows (128 by default), `exec = { kv_memory = "2GB" }` their memory. Every answer is
+stored within a second of being finished, so a killed run goes on where it was.
+
+`clean` changes attributes by rules, none of which is on by itself: cut_labels,
+underscores, trim_punctuation, collapse_whitespace, lowercase, drop_field_names,
+drop_names, max_words, drop_duplicates. It reads the stored answers; nothing is asked
+again. What looks wrong is flagged in any case: `fur_color` (name_like), `feature2`
+(field_name), `wing span: large` (labelled), more than three words.
+
+Numbers for tables: first_invalid_percent, invalid_percent, attempts, valid, repaired,
+invalid, truncated, given_up, attributes, over_three_words, name_like, field_names,
+labelled, dropped.
+
+Artifact: `answers.jsonl` (class, sample, attempt, prompt, text, token_ids, finish,
+served_by, attributes, dropped, flags, valid, repaired, reason), `classes.json`.
 
 Example:
 
@@ -421,5 +448,6 @@ Example:
     answers = 1
     attributes = 3
     temperature = 0.5
+    clean = { underscores = true, lowercase = true }
 "#;
 }

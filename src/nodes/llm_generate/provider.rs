@@ -42,13 +42,13 @@ pub(super) fn space(model: &Input) -> Result<Value> {
 }
 
 /// Whether there is another attempt after this one: a file has no more than it has.
-pub(super) fn has(model: &Input, class: &str, last: &Try) -> Result<bool> {
+pub(super) fn has(model: &Input, class: &str, last: &Try) -> bool {
     match model {
         Input::Replay(file) => {
             let next = file.answers.answer(class, last.sample, last.attempt + 1);
-            Ok(next.is_some())
+            next.is_some()
         }
-        _ => Ok(true),
+        _ => true,
     }
 }
 
@@ -63,9 +63,12 @@ pub(super) fn generate(
     let (stop, progress, budget) = (ctx.stop, ctx.progress, ctx.budget);
     let llm = ctx.models()?.llm(folder, budget.weights_memory)?;
     let requests = requests(node, &llm, tries)?;
-    let mut limits = Limits::default();
-    limits.rows = budget.batch.unwrap_or(limits.rows);
-    limits.kv_bytes = budget.kv_memory.unwrap_or(limits.kv_bytes);
+    let usual = Limits::default();
+    let limits = Limits {
+        rows: budget.batch.unwrap_or(usual.rows),
+        kv_bytes: budget.kv_memory.unwrap_or(usual.kv_bytes),
+        ..usual
+    };
     let mut on_step = |at: Progress| progress(at.finished as u64, at.wanted as u64, "answers");
     let mut on_answer = |place: usize, answer: llm::Generation| {
         let raw = Raw {

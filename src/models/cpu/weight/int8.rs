@@ -143,7 +143,8 @@ impl Int8 {
     fn quantize_row(&self, x: &[f32], halves: &mut [f32], pairs: &mut [[i16; 2]]) -> Row {
         let threshold = self.threshold;
         // Not `>=`, so that what is no number is left out too.
-        let left_out = |half: f32| threshold > 0.0 && !(half.abs() < threshold);
+        // What is no number is left out too: it has no integer.
+        let left_out = |half: f32| threshold > 0.0 && (half.abs() >= threshold || half.is_nan());
         let (scale, any) = dispatch(|| {
             let (mut scale, mut any) = (0.0_f32, false);
             for (half, x) in halves.iter_mut().zip(x) {

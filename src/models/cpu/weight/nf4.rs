@@ -275,7 +275,7 @@ mod tests {
         let mut bits = 1_u32;
         for _ in 0..200_000 {
             bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let ties = bits & !0xfff | 0x8000 * (bits & 1);
+            let ties = (bits & !0xfff) | (0x8000 * (bits & 1));
             for bits in [bits, ties, ties & !0x7fff, bits & 0x83ff_ffff | 0x3300_0000] {
                 let x = f32::from_bits(bits);
                 if !x.is_nan() {

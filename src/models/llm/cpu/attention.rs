@@ -27,17 +27,21 @@ pub(super) fn attend(
     // A guess at the length seen is enough to decide how to share the work.
     let seen = tokens.last().map_or(0, |(row, own)| row.prompt.len + own);
     let least = TASK / (seen * chunk).max(1) + 1;
-    (out.par_chunks_mut(chunk).zip(q.par_chunks(chunk)).enumerate())
-        .with_min_len(least)
-        .for_each(|(index, (out, queries))| {
-            let (token, head) = (index / shape.kv_heads, index % shape.kv_heads);
-            let (row, own) = tokens[token];
-            let read = row.prompt.len;
-            let hidden = (read + own).saturating_sub(shape.window);
-            let parts = [
-                row.prompt.head(layer, head, [hidden.min(read), read], shape.dim),
-                row.answer.head(layer, head, [hidden.saturating_sub(read), own], shape.dim),
-            ];
-            cpu::attention(queries, &parts, shape.dim, out);
-        });
+    (out.par_chunks_mut(chunk)
+        .zip(q.par_chunks(chunk))
+        .enumerate())
+    .with_min_len(least)
+    .for_each(|(index, (out, queries))| {
+        let (token, head) = (index / shape.kv_heads, index % shape.kv_heads);
+        let (row, own) = tokens[token];
+        let read = row.prompt.len;
+        let hidden = (read + own).saturating_sub(shape.window);
+        let parts = [
+            row.prompt
+                .head(layer, head, [hidden.min(read), read], shape.dim),
+            row.answer
+                .head(layer, head, [hidden.saturating_sub(read), own], shape.dim),
+        ];
+        cpu::attention(queries, &parts, shape.dim, out);
+    });
 }

@@ -114,7 +114,10 @@ impl Row {
 /// Turns the queries and keys of new tokens to their positions and stores keys
 /// and values; `lengths` says how many tokens each row has. The caller counts
 /// them in after the last layer.
-#[expect(clippy::too_many_arguments, reason = "three matrices and where they go")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "three matrices and where they go"
+)]
 pub(super) fn place(
     q: &mut [f32],
     k: &mut [f32],

@@ -176,7 +176,12 @@ impl Decoder {
         let hidden = self.config.hidden;
         let tokens: usize = ids.iter().map(|ids| ids.len()).sum();
         let mut x = vec![0.0; tokens * hidden];
-        for (id, out) in ids.iter().copied().flatten().zip(x.chunks_exact_mut(hidden)) {
+        for (id, out) in ids
+            .iter()
+            .copied()
+            .flatten()
+            .zip(x.chunks_exact_mut(hidden))
+        {
             self.embedding.row(*id as usize, out);
         }
         let lengths: Vec<usize> = ids.iter().map(|ids| ids.len()).collect();

@@ -229,8 +229,12 @@ impl Kv {
         let seen = [0..rows, 0..kv_heads, first..end, 0..dim];
         let keys = keys.clone().slice(seen.clone());
         let values = values.clone().slice(seen);
-        let mask = (step.mask.clone().repeat_dim(2, group))
-            .expand([rows, kv_heads, group * width, end - first]);
+        let mask = (step.mask.clone().repeat_dim(2, group)).expand([
+            rows,
+            kv_heads,
+            group * width,
+            end - first,
+        ]);
         grouped(q, keys, values, mask, [rows, width])
     }
 

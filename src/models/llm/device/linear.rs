@@ -16,11 +16,12 @@ use crate::models::{
 pub(super) struct Linear(Vec<Part>);
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of that variant")]
 enum Part {
     /// [in, out], a view of the weights as they lie.
     Dense(Tensor<2>),
-    Nf4(PackedNf4),
-    Int8(PackedInt8),
+    Nf4(Box<PackedNf4>),
+    Int8(Box<PackedInt8>),
 }
 
 /// A matrix on a device.
@@ -64,7 +65,7 @@ impl Place {
                 let fits = self.fits(matrix.shape().iter().product());
                 match PackedNf4::new(&matrix, round, self) {
                     Some(packed) if fits => Held::Full(packed.expand()),
-                    Some(packed) => Held::Packed(Part::Nf4(packed)),
+                    Some(packed) => Held::Packed(Part::Nf4(Box::new(packed))),
                     None => Held::Full(self.expanded(matrix.dequantize(round), matrix.shape())),
                 }
             }
@@ -72,7 +73,7 @@ impl Place {
                 let fits = self.fits(matrix.shape().iter().product());
                 match PackedInt8::new(&matrix, self) {
                     Some(packed) if fits => Held::Full(packed.expand()),
-                    Some(packed) => Held::Packed(Part::Int8(packed)),
+                    Some(packed) => Held::Packed(Part::Int8(Box::new(packed))),
                     None => {
                         let numbers = matrix.dequantize(Round::F32);
                         Held::Full(self.expanded(numbers, matrix.shape()))
@@ -208,11 +209,14 @@ impl PackedNf4 {
         let [blocks, _] = self.absmax.dims();
         let total: usize = self.shape.iter().product();
         let numbers = numbers.reshape([blocks, total / blocks]) * self.absmax.clone();
-        numbers.cast(self.round).cast(self.dtype).reshape(self.shape)
+        numbers
+            .cast(self.round)
+            .cast(self.dtype)
+            .reshape(self.shape)
     }
 }
 
-/// LLM.int8() weights, four to a word.
+/// `LLM.int8()` weights, four to a word.
 ///
 /// Activations are not rounded here: the reference rounds them to eight bits to
 /// use integer units, and doing so with floating-point products would only cost.
@@ -260,7 +264,12 @@ impl PackedInt8 {
 
 /// Bytes as little-endian words.
 fn words(bytes: &[u8]) -> Vec<i32> {
-    bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|b| i32::from_le_bytes(*b))
+        .collect()
 }
 
 fn dtype_of(round: Round) -> DType {

@@ -181,7 +181,9 @@ impl Decoder {
             kv.decode(layer, cache::split(qkv, &self.config, &turns), &step)
         });
         kv.advance(&step);
-        let last: Vec<usize> = (1..=waiting.len()).map(|row| row * step.width - 1).collect();
+        let last: Vec<usize> = (1..=waiting.len())
+            .map(|row| row * step.width - 1)
+            .collect();
         let logits = self.logits_at(hidden, &last)?;
         Ok((step.taken, logits))
     }

@@ -12,7 +12,11 @@ const FAMILIES: [&str; 4] = ["llama2", "llama3", "mistral_v01", "mistral_head_di
 /// A copy of a fixture with a tokenizer and a changed configuration.
 fn folder(name: &str, change: impl FnOnce(&mut Value)) -> Result<tempfile::TempDir> {
     let folder = changed(name, change)?;
-    for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+    for file in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ] {
         let file = fixture("mistral").join(file);
         if let Some(name) = file.file_name().filter(|_| file.exists()) {
             fs::copy(&file, folder.path().join(name))?;
@@ -60,7 +64,8 @@ fn weights_in_bf16_and_f16_are_not_turned_into_f32_on_the_cpu() -> Result<()> {
     for (name, dtype) in [("llama3", DType::BF16), ("mistral_head_dim", DType::F16)] {
         let folder = folder(name, |_| {})?;
         let text = expected(name)?.text;
-        let load = |dtype: DType| Llm::load_with(folder.path(), dtype.into(), &Device::flex(), None);
+        let load =
+            |dtype: DType| Llm::load_with(folder.path(), dtype.into(), &Device::flex(), None);
         let (own, full) = (load(dtype)?, load(DType::F32)?);
         assert_eq!(own.logits(&text)?, full.logits(&text)?, "{name}");
         assert_eq!(own.bytes(), full.bytes(), "{name}");

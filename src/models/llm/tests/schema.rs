@@ -21,7 +21,11 @@ fn every_answer_that_is_held_to_a_form_has_it() -> Result<()> {
     for host in [true, false] {
         let llm = load(&fixture("mistral"), host)?;
         for answer in answer(&llm, &held(&llm, 24, 200)?, 7)? {
-            assert!(matches!(parse(&answer.text, 2), Parsed::Valid(_)), "{}", answer.text);
+            assert!(
+                matches!(parse(&answer.text, 2), Parsed::Valid(_)),
+                "{}",
+                answer.text
+            );
             assert_eq!(answer.finish, Finish::Eos);
         }
     }
@@ -50,7 +54,13 @@ fn fewer_steps_are_taken_than_tokens_written() -> Result<()> {
         tokens = answer.token_ids.len();
         Ok(())
     };
-    llm.generate(&requests, &Limits::default(), &mut on_answer, &mut |_| steps += 1, &|| false)?;
+    llm.generate(
+        &requests,
+        &Limits::default(),
+        &mut on_answer,
+        &mut |_| steps += 1,
+        &|| false,
+    )?;
     assert!(steps + 10 < tokens, "{steps} steps for {tokens} tokens");
     Ok(())
 }
@@ -61,7 +71,12 @@ fn an_answer_cut_within_its_form_says_so() -> Result<()> {
     for most in 1..30 {
         for answer in answer(&llm, &held(&llm, 3, most)?, 3)? {
             let whole = matches!(parse(&answer.text, 2), Parsed::Valid(_));
-            assert_eq!(answer.finish == Finish::Eos, whole, "{most}: {}", answer.text);
+            assert_eq!(
+                answer.finish == Finish::Eos,
+                whole,
+                "{most}: {}",
+                answer.text
+            );
             assert!(answer.token_ids.len() <= most);
         }
     }
