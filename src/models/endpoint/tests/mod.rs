@@ -7,7 +7,6 @@ mod mix;
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
     time::{Duration, Instant},
 };
 

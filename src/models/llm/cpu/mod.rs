@@ -63,6 +63,14 @@ struct Block {
 impl Decoder {
     /// Takes all tensors.
     pub(super) fn load(config: &Config, mut reader: Reader<'_>) -> Result<Self> {
+        // The largest come first, while there is little else in memory.
+        let table = reader.table(tensors::EMBEDDING)?;
+        let (embedding, head) = if config.tied {
+            (Table::Head(dense(&table)), None)
+        } else {
+            let head = dense(&reader.table(tensors::HEAD)?);
+            (Table::Plain(table), Some(head))
+        };
         let mut blocks = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
             let block = reader.block(layer)?;
@@ -77,14 +85,7 @@ impl Decoder {
                 down: packed(block.down)?,
             });
         }
-        let table = reader.table(tensors::EMBEDDING)?;
         let norm = reader.norm()?;
-        let (embedding, head) = if config.tied {
-            (Table::Head(dense(&table)), None)
-        } else {
-            let head = dense(&reader.table(tensors::HEAD)?);
-            (Table::Plain(table), Some(head))
-        };
         reader.finish()?;
         Ok(Self {
             shape: Shape::new(config),
