@@ -115,6 +115,7 @@ impl AnswersSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::Flag;
 
     fn answer(sample: usize, attempt: usize, valid: bool, repaired: bool) -> Answer {
         Answer {
@@ -158,7 +159,40 @@ mod tests {
             (2, 1, 2)
         );
         assert!((summary.invalid_percent - 50.0).abs() < 1e-12);
+        // Two of the three first attempts.
+        assert!((summary.first_invalid_percent - 200.0 / 3.0).abs() < 1e-12);
         assert_eq!(summary.reasons, [("not JSON".to_owned(), 2)]);
         assert!(!summary.samples[0].valid && summary.samples.len() == 4);
+    }
+
+    #[test]
+    fn odd_attributes_and_cut_answers_are_counted() {
+        let flag = |attribute: &str, odd: &[&str]| Flag {
+            attribute: attribute.to_owned(),
+            odd: odd.iter().map(|odd| (*odd).to_owned()).collect(),
+        };
+        let mut whole = answer(0, 0, true, false);
+        whole.flags = vec![
+            flag("fur_color", &["name_like"]),
+            flag(
+                "wing span: very very large",
+                &["labelled", "over_three_words"],
+            ),
+        ];
+        let mut cut = answer(1, 0, false, false);
+        cut.finish = Some(Finish::Length);
+        let summary = AnswersSummary::of(&Answers {
+            answers: vec![whole, cut],
+            classes: vec!["cat".into()],
+        });
+        let counts = [
+            summary.truncated,
+            summary.name_like,
+            summary.labelled,
+            summary.over_three_words,
+            summary.field_names,
+            summary.dropped,
+        ];
+        assert_eq!(counts, [1, 1, 1, 1, 0, 0]);
     }
 }

@@ -184,6 +184,8 @@ fn path(value: &Value, field: &str, selected: bool) -> Figure {
                 value,
                 form: if at.is_u64() {
                     Form::Count
+                } else if field.ends_with("_percent") {
+                    Form::Percent
                 } else {
                     Form::Plain
                 },
