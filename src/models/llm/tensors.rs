@@ -8,8 +8,8 @@ use half::{bf16, f16};
 
 use super::{config::Config, quantize::Quantize};
 use crate::models::{
-    quant::{Int8, Nf4, RawTensor, Round, Scheme, weight_of},
-    weights::{Expected, Weights},
+    quant::{Int8, Nf4, Round, Scheme, weight_of},
+    weights::{Expected, RawTensor, Weights},
 };
 
 /// The table of tokens' vectors.
@@ -227,12 +227,7 @@ impl<'a> Reader<'a> {
             if weights.shape(name).is_none() {
                 return Ok(None);
             }
-            let raw = weights.take_raw(name)?;
-            Ok(Some(RawTensor {
-                dtype: raw.dtype,
-                shape: raw.shape,
-                bytes: raw.bytes,
-            }))
+            Ok(Some(weights.take_raw(name)?))
         };
         let (matrix, found) = match quantization.scheme {
             Scheme::Nf4 { compute, .. } | Scheme::Fp4 { compute, .. } => {

@@ -66,11 +66,13 @@ pub use self::{
     linear::{Forward, Kernels},
     nested::{Nested, Scales},
     nf4::{NF4, Nf4},
-    raw::{RawTensor, weight_of},
+    raw::weight_of,
     round::Round,
 };
 
 use anyhow::{Result, ensure};
+
+use super::weights::RawTensor;
 
 /// The sizes of blocks that bitsandbytes knows.
 const BLOCKSIZES: [usize; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];

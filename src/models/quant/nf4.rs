@@ -6,9 +6,9 @@ use anyhow::{Result, bail, ensure};
 use rayon::prelude::*;
 
 use super::{
-    BLOCKSIZES, PIECE, Round, absmax, count,
+    BLOCKSIZES, PIECE, RawTensor, Round, absmax, count,
     nested::{Nested, Scales},
-    raw::{RawTensor, Take, need},
+    raw::{Take, need},
     state::State,
 };
 

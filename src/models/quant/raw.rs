@@ -2,16 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A tensor as a safetensors file has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawTensor {
-    /// The type's name in the file, such as `U8` or `F32`.
-    pub dtype: String,
-    /// Dimensions, outermost first; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// The elements in row-major order, little-endian.
-    pub bytes: Vec<u8>,
-}
+use crate::models::weights::RawTensor;
 
 /// What an accompanying tensor's name adds to that of its weight.
 const PARTS: [&str; 6] = [
@@ -107,6 +98,7 @@ mod tests {
         let mut bytes = 1f32.to_le_bytes().to_vec();
         bytes.extend(f32::NAN.to_le_bytes());
         let tensor = RawTensor {
+            name: "x.absmax".to_owned(),
             dtype: "F32".to_owned(),
             shape: vec![2],
             bytes,

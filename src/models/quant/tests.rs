@@ -77,6 +77,7 @@ impl Fixture {
     fn raw(&self, name: &str) -> Option<RawTensor> {
         let (dtype, shape, bytes) = self.0.get(name)?;
         Some(RawTensor {
+            name: name.to_owned(),
             dtype: format!("{dtype:?}"),
             shape: shape.clone(),
             bytes: bytes.clone(),

@@ -96,6 +96,7 @@ fn weights_of_every_kind_are_read_as_bitsandbytes_reads_them() {
 /// Reads a small weight after a change to its tensors.
 fn read_changed(change: impl Fn(&mut HashMap<String, RawTensor>)) -> Result<Nf4> {
     let raw = |dtype: &str, shape: &[usize], bytes: Vec<u8>| RawTensor {
+        name: String::new(),
         dtype: dtype.to_owned(),
         shape: shape.to_vec(),
         bytes,
@@ -251,6 +252,7 @@ fn every_lie_about_a_four_bit_weight_is_named() {
 fn every_lie_about_an_eight_bit_weight_is_named() {
     let read = |dtype: &str, shape: &[usize], scales: &[f32], format: u8| {
         let tensor = |dtype: &str, shape: &[usize], bytes: Vec<u8>| RawTensor {
+            name: String::new(),
             dtype: dtype.to_owned(),
             shape: shape.to_vec(),
             bytes,
