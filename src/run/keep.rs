@@ -13,8 +13,9 @@ use crate::{digest::Digest, node::Item, pipeline::NodeId, store::Store};
 
 /// No finished value waits longer than this for the next one before it is stored.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// This many values are stored together at once, unless the last pack is
-/// younger than [`SHORTEST_WAIT`]: a pack costs a file and an fsync.
+/// This many values are stored together, once the first has waited for
+/// [`SHORTEST_WAIT`]: a pack costs a file and an fsync, and a batch that is done
+/// at once is one pack.
 const PACK: usize = 32;
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
@@ -28,7 +29,8 @@ pub(super) struct Keeper<'a> {
     values: Vec<Option<Arc<[u8]>>>,
     /// Places of values that are not stored yet.
     pending: Vec<usize>,
-    last: Instant,
+    /// When the first of them came.
+    since: Instant,
     /// Values that count as computed.
     count: u64,
 }
@@ -49,7 +51,7 @@ impl<'a> Keeper<'a> {
             node,
             values: vec![None; batch.len()],
             pending: Vec::new(),
-            last: Instant::now(),
+            since: Instant::now(),
             count: 0,
         }
     }
@@ -59,8 +61,11 @@ impl<'a> Keeper<'a> {
         let slot = (self.values.get_mut(place)).context("a value for an item that is not there")?;
         ensure!(slot.is_none(), "two values for one item");
         *slot = Some(value.into());
+        if self.pending.is_empty() {
+            self.since = Instant::now();
+        }
         self.pending.push(place);
-        let waited = self.last.elapsed();
+        let waited = self.since.elapsed();
         let full = self.pending.len() >= PACK && waited >= SHORTEST_WAIT;
         if full || waited >= LONGEST_WAIT {
             self.commit()?;
@@ -93,7 +98,6 @@ impl<'a> Keeper<'a> {
             });
         }
         self.pending.clear();
-        self.last = Instant::now();
         Ok(())
     }
 
