@@ -255,33 +255,13 @@ fn endpoint(
         );
         return None;
     };
-    let timeout = model.timeout.unwrap_or(300.0);
-    if !(timeout > 0.0 && timeout <= 86_400.0) {
-        let message = format!("{timeout} is no number of seconds");
-        wrong("timeout", message, "0.1 to 86400");
-        return None;
-    }
-    for (field, value) in [
-        ("parallel", model.parallel),
-        (
-            "requests_per_minute",
-            model.requests_per_minute.map(|n| n as usize),
-        ),
-    ] {
-        if value == Some(0) {
-            wrong(
-                field,
-                format!("`{field}` must be at least 1"),
-                "leave it out for the default",
-            );
-            return None;
-        }
-    }
     let defaults = EndpointSettings::new(url, &name);
+    // What is no time at all is refused below like one that is too short.
+    let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
     let settings = EndpointSettings {
         api_key_env: model.api_key_env.clone(),
         parallel: model.parallel.unwrap_or(defaults.parallel),
-        timeout: Duration::from_secs_f64(timeout),
+        timeout: model.timeout.map_or(defaults.timeout, seconds),
         retries: model.retries.unwrap_or(defaults.retries),
         requests_per_minute: model.requests_per_minute,
         extra: model.extra.clone().unwrap_or_default(),
@@ -289,12 +269,15 @@ fn endpoint(
     };
     if let Err(error) = settings.check() {
         let text = format!("{error:#}").replace("`url`", "`endpoint`");
-        let (message, hint) = text
-            .split_once("\nhint: ")
-            .unwrap_or((&text, "such as `http://localhost:8000/v1`"));
+        let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
         // The message begins with the field that it is about.
         let named = message.split('`').nth(1).unwrap_or_default();
         let field = (BELONG[1].1.iter().copied()).find(|field| *field == named);
+        let hint = match field {
+            _ if !hint.is_empty() => hint,
+            Some(_) => "leave it out for the default",
+            None => "such as `http://localhost:8000/v1`",
+        };
         wrong(field.unwrap_or("endpoint"), message.to_owned(), hint);
         return None;
     }
