@@ -32,16 +32,11 @@ use super::{
     chat::ChatTemplate,
     grammar::{Grammar, Vocabulary},
     tokenizer::Tokenizer,
-    weights::Weights,
+    weights::{INDEXES, Weights},
 };
 
 /// Names of single files of weights, best first.
 const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-/// Names of indexes of weights in several files, best first.
-const INDEXES: [&str; 2] = [
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-];
 
 /// A language model with its tokenizer and chat template.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ use safetensors::Dtype;
 
 pub use error::{Problem, WeightsError};
 pub use official::official;
-pub(crate) use open::read_small;
+pub(crate) use open::{INDEXES, read_small};
 use view::Entry;
 pub use write::{Tensor, write};
 

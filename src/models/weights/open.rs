@@ -25,7 +25,7 @@ const LONGEST_START: u64 = 16;
 const MAX_SHARDS: usize = 1000;
 
 /// What Hugging Face calls the index of a model in several files, best first.
-const INDEXES: [&str; 2] = [
+pub(crate) const INDEXES: [&str; 2] = [
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
 ];
@@ -54,11 +54,24 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+impl Index {
+    /// The names of the files.
+    fn shards(&self) -> BTreeSet<&String> {
+        self.weight_map.values().collect()
+    }
+}
+
+fn malformed(path: &Path, reason: String) -> WeightsError {
+    WeightsError::Malformed {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
 /// See [`Weights::shards`].
 pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     let (path, index) = index(folder)?;
-    let names: BTreeSet<&String> = index.weight_map.values().collect();
-    let shards = names.into_iter().map(|name| folder.join(name));
+    let shards = index.shards().into_iter().map(|name| folder.join(name));
     Ok(std::iter::once(path).chain(shards).collect())
 }
 
@@ -70,13 +83,10 @@ fn index(folder: &Path) -> Result<(PathBuf, Index), WeightsError> {
     } else {
         first
     };
-    let malformed = |reason: String| WeightsError::Malformed {
-        path: path.clone(),
-        reason,
-    };
+    let malformed = |reason| malformed(&path, reason);
     let index: Index = serde_json::from_slice(&read_small(&path, header::MAX_HEADER)?)
         .map_err(|error| malformed(format!("it is not an index of weights: {error}")))?;
-    let shards: BTreeSet<&String> = index.weight_map.values().collect();
+    let shards = index.shards();
     if shards.len() > MAX_SHARDS {
         return Err(malformed(format!("it names {} files", shards.len())));
     }
@@ -91,11 +101,7 @@ fn index(folder: &Path) -> Result<(PathBuf, Index), WeightsError> {
 /// See [`Weights::open_sharded`].
 pub(super) fn sharded(folder: &Path) -> Result<Weights, WeightsError> {
     let (path, index) = index(folder)?;
-    let malformed = |reason: String| WeightsError::Malformed {
-        path: path.clone(),
-        reason,
-    };
-    let shards: BTreeSet<&String> = index.weight_map.values().collect();
+    let malformed = |reason| malformed(&path, reason);
     let mut weights = Weights {
         path: path.clone(),
         format: Format::Safetensors,
@@ -104,7 +110,7 @@ pub(super) fn sharded(folder: &Path) -> Result<Weights, WeightsError> {
         integers: BTreeMap::new(),
         skipped: Vec::new(),
     };
-    for shard in shards {
+    for shard in index.shards() {
         let (file, format, found) = open_checked(&folder.join(shard))?;
         if weights.files.is_empty() {
             weights.format = format;
@@ -135,10 +141,7 @@ pub(super) fn sharded(folder: &Path) -> Result<Weights, WeightsError> {
 
 /// Opens a file and checks what it says of its tensors.
 fn open_checked(path: &Path) -> Result<(File, Format, Found), WeightsError> {
-    let malformed = |reason| WeightsError::Malformed {
-        path: path.to_owned(),
-        reason,
-    };
+    let malformed = |reason| malformed(path, reason);
     // Opening a pipe would wait for ever, so the kind of file comes first.
     let metadata = fs_err::metadata(path)?;
     if !metadata.is_file() {
@@ -201,10 +204,7 @@ fn set_descriptions_aside(weights: &mut Weights) -> Result<(), WeightsError> {
 
 /// Reads a whole file that must not be longer than `most` bytes.
 pub(crate) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>, WeightsError> {
-    let malformed = |reason| WeightsError::Malformed {
-        path: path.to_owned(),
-        reason,
-    };
+    let malformed = |reason| malformed(path, reason);
     let metadata = fs_err::metadata(path)?;
     if !metadata.is_file() {
         return Err(malformed("it is not a file".to_owned()));
