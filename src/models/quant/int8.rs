@@ -1,11 +1,11 @@
 //! Weights of LLM.int8: integers of 8 bits, one scale per row.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use half::{f16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
 
 use super::{
-    PIECE, RawTensor, Round, absmax, count,
+    PIECE, RawTensor, Round, absmax, check_rows, count,
     raw::{Take, need},
 };
 
@@ -161,17 +161,8 @@ impl Int8 {
         round: Round,
         out: &mut [f32],
     ) -> Result<()> {
-        let [outs, ins] = self.shape;
-        ensure!(
-            rows.start <= rows.end && rows.end <= outs,
-            "a weight of {outs} rows has no rows {rows:?}"
-        );
-        ensure!(
-            out.len() == rows.len() * ins,
-            "{} rows of {ins} do not fit {} numbers",
-            rows.len(),
-            out.len()
-        );
+        let ins = self.shape[1];
+        check_rows(self.shape, &rows, out)?;
         for (out, (codes, scale)) in
             (out.chunks_exact_mut(ins)).zip(rows.filter_map(|r| self.row(r)))
         {

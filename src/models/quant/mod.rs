@@ -70,6 +70,8 @@ pub use self::{
     round::Round,
 };
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 
 use super::weights::RawTensor;
@@ -79,6 +81,21 @@ const BLOCKSIZES: [usize; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
 
 /// About how many numbers a thread takes at a time.
 const PIECE: usize = 1 << 16;
+
+/// Refuses rows that a matrix does not have, and numbers that are not theirs.
+fn check_rows([outs, ins]: [usize; 2], rows: &Range<usize>, out: &[f32]) -> Result<()> {
+    ensure!(
+        rows.start <= rows.end && rows.end <= outs,
+        "a weight of {outs} rows has no rows {rows:?}"
+    );
+    ensure!(
+        out.len() == rows.len() * ins,
+        "{} rows of {ins} do not fit {} numbers",
+        rows.len(),
+        out.len()
+    );
+    Ok(())
+}
 
 /// How many numbers a matrix has, which must be some and countable.
 fn count([outs, ins]: [usize; 2]) -> Result<usize> {

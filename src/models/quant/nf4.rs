@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use rayon::prelude::*;
 
 use super::{
-    BLOCKSIZES, PIECE, RawTensor, Round, absmax, count,
+    BLOCKSIZES, PIECE, RawTensor, Round, absmax, check_rows, count,
     nested::{Nested, Scales},
     raw::{Take, need},
     state::State,
@@ -288,17 +288,8 @@ impl Nf4 {
     ///
     /// Rows that the weight does not have, or an `out` of another length.
     pub fn dequantize_rows(&self, rows: Range<usize>, round: Round, out: &mut [f32]) -> Result<()> {
-        let [outs, ins] = self.shape;
-        ensure!(
-            rows.start <= rows.end && rows.end <= outs,
-            "a weight of {outs} rows has no rows {rows:?}"
-        );
-        ensure!(
-            out.len() == rows.len() * ins,
-            "{} rows of {ins} do not fit {} numbers",
-            rows.len(),
-            out.len()
-        );
+        let ins = self.shape[1];
+        check_rows(self.shape, &rows, out)?;
         self.decode(rows.start * ins, round, out);
         Ok(())
     }

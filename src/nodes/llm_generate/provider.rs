@@ -79,8 +79,13 @@ pub(super) fn generate(
         };
         keep(place, &raw)
     };
-    match llm.generate(&requests, &limits, &mut on_answer, &mut on_step, stop) {
-        // Answers that were begun are given up; those that were finished are kept.
+    unless_stopped(llm.generate(&requests, &limits, &mut on_answer, &mut on_step, stop))
+}
+
+/// A stop is no failure: answers that were begun are given up, those that were
+/// finished are kept.
+fn unless_stopped(result: Result<()>) -> Result<()> {
+    match result {
         Err(error) if error.is::<Stopped>() => Ok(()),
         result => result,
     }
@@ -167,10 +172,7 @@ pub(super) fn ask(
         Ok(())
     };
     let mut on_wait = |note: Note| warn(note.to_string());
-    match endpoint.ask(&questions, &mut on_answer, &mut on_wait, ctx.stop) {
-        Err(error) if error.is::<Stopped>() => Ok(()),
-        result => result,
-    }
+    unless_stopped(endpoint.ask(&questions, &mut on_answer, &mut on_wait, ctx.stop))
 }
 
 /// A seed that every server takes: 31 bits.

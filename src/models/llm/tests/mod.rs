@@ -194,22 +194,28 @@ fn logits_in_bf16_are_near_those_of_transformers_in_bf16() -> Result<()> {
     Ok(())
 }
 
+/// Compares the greedy answers of the model in `folder` with those of fixture `name`.
+fn assert_greedy(name: &str, folder: &Path, rows: &[usize]) -> Result<()> {
+    let expected = expected(name)?;
+    for host in [true, false] {
+        let llm = load(folder, host)?;
+        for &rows in rows {
+            let answers = answer(&llm, &greedy(&expected.prompts, 64), rows)?;
+            for (answer, reference) in answers.iter().zip(&expected.greedy) {
+                assert_eq!(
+                    &answer.token_ids, reference,
+                    "{name}, host {host}, {rows} rows"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn greedy_answers_of_ragged_prompts_are_those_of_transformers() -> Result<()> {
     for name in ["mistral", "llama"] {
-        let expected = expected(name)?;
-        for host in [true, false] {
-            let llm = load(&fixture(name), host)?;
-            for rows in [1, 3, 32] {
-                let answers = answer(&llm, &greedy(&expected.prompts, 64), rows)?;
-                for (answer, reference) in answers.iter().zip(&expected.greedy) {
-                    assert_eq!(
-                        &answer.token_ids, reference,
-                        "{name}, host {host}, {rows} rows"
-                    );
-                }
-            }
-        }
+        assert_greedy(name, &fixture(name), &[1, 3, 32])?;
     }
     Ok(())
 }
