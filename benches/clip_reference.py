@@ -40,12 +40,10 @@ medians, ours over the reference's.
 import argparse
 import logging
 import os
-import re
-import shlex
 import statistics
-import subprocess
-import sys
 import time
+
+from beside import in_turn, printed, seconds
 
 # Prompts as the study has them, 7 to 21 tokens; those of `benches/clip.rs`.
 PROMPTS = [
@@ -58,9 +56,6 @@ PROMPTS = [
     "This is a photo of a frog because of webbed feet and large eyes and long tongue",
     "a photo of a cat because of fur_color and whiskers_length and ear_shape",
 ]
-LINE = re.compile(r"^(\S+)\s+(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s+(\S+)$")
-# A measurement goes on until it has lasted this long, so that short ones mean something.
-LEAST = 0.5
 
 
 def names(text):
@@ -78,17 +73,6 @@ def read_arguments():
     parser.add_argument("--limit", type=float, default=200)
     parser.add_argument("command", nargs="*")
     return parser.parse_args()
-
-
-def rate(work, count):
-    """`count` a second, of as many calls of `work` as last long enough."""
-    done, begin = 0, time.perf_counter()
-    while True:
-        work()
-        done += count
-        took = time.perf_counter() - begin
-        if took >= LEAST:
-            return done / took
 
 
 def reference(arguments):
@@ -112,7 +96,7 @@ def reference(arguments):
             warm_up()
             if name.endswith("compiled"):
                 print(f"{name}: compiled in {time.perf_counter() - begin:.0f} s", flush=True)
-            figures[name] = lambda: rate(work, count)
+            figures[name] = lambda: count / seconds(work)
 
     def forward(module, given):
         def work():
@@ -165,15 +149,7 @@ def ours(arguments):
     figures = {}
     for model in runs:
         command = [part.replace("{model}", model) for part in arguments.command]
-        environment = dict(os.environ, RAYON_NUM_THREADS=str(arguments.threads))
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        except OSError as error:
-            sys.exit(f"{shlex.join(command)} did not start: {error}")
-        if done.returncode != 0:
-            sys.exit(f"{shlex.join(command)} failed:\n{done.stdout}{done.stderr}")
-        lines = (LINE.match(line.strip()) for line in done.stdout.splitlines())
-        figures |= {m[1]: (float(m[2]), m[3]) for m in lines if m and arguments.only in m[1]}
+        figures |= printed(command, arguments.threads, arguments.only)
     return figures
 
 
@@ -186,20 +162,8 @@ def shown(values):
 def main():
     arguments = read_arguments()
     figures = reference(arguments)
-    theirs, mine, units = {name: [] for name in figures}, {}, {}
     begin = time.perf_counter()
-    for repeat in range(arguments.repeats):
-        if repeat and time.perf_counter() - begin > arguments.limit:
-            print(f"stopped after {repeat} of {arguments.repeats} repetitions")
-            break
-        for name, (value, unit) in ours(arguments).items():
-            mine.setdefault(name, []).append(value)
-            units[name] = unit
-        for name, figure in figures.items():
-            theirs[name].append(figure())
-    for name in mine:
-        if name not in theirs:
-            print(f"{name}: the reference has no such figure ({units[name]})")
+    mine, theirs, _ = in_turn(arguments, figures, ours)
     header = f"{'median':>9} {'min':>9} {'max':>9}"
     print(f"{'a second':34} {'ours':>29}    {'reference':>29}     ratio")
     print(f"{'':34} {header}    {header}")

@@ -41,17 +41,13 @@ fast ours is, by the best of each.
 import argparse
 import json
 import os
-import re
-import shlex
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-LINE = re.compile(r"^(\S+)\s+(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s+(\S+)$")
-# A measurement goes on until it has lasted this long, so that short ones mean something.
-LEAST = 0.5
+from beside import in_turn, printed, seconds
+
 DTYPES = {"f32": "float32", "bf16": "bfloat16"}
 
 
@@ -77,17 +73,6 @@ def read_arguments():
     arguments = parser.parse_args(given[:end])
     arguments.command = given[end + 1 :]
     return arguments
-
-
-def seconds(work):
-    """Of one call: the mean of as many as last long enough."""
-    calls, begin = 0, time.perf_counter()
-    while True:
-        work()
-        calls += 1
-        took = time.perf_counter() - begin
-        if took >= LEAST:
-            return took / calls
 
 
 def unit(name):
@@ -180,15 +165,7 @@ def ours(arguments):
         for place, value in places.items():
             part = part.replace(place, value)
         command.append(part)
-    environment = dict(os.environ, RAYON_NUM_THREADS=str(arguments.threads))
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    except OSError as error:
-        sys.exit(f"{shlex.join(command)} did not start: {error}")
-    if done.returncode != 0:
-        sys.exit(f"{shlex.join(command)} failed:\n{done.stdout}{done.stderr}")
-    lines = (LINE.match(line.strip()) for line in done.stdout.splitlines())
-    return {m[1]: (float(m[2]), m[3]) for m in lines if m and arguments.only in m[1]}
+    return printed(command, arguments.threads, arguments.only)
 
 
 def best(name, values):
@@ -205,22 +182,11 @@ def shown(name, values):
 def main():
     arguments = read_arguments()
     figures = reference(arguments)
-    theirs, mine, units = {name: [] for name in figures}, {}, {}
     begin = time.perf_counter()
-    for repeat in range(arguments.repeats):
-        if repeat and time.perf_counter() - begin > arguments.limit:
-            print(f"stopped after {repeat} of {arguments.repeats} repetitions")
-            break
-        for name, (value, its) in ours(arguments).items():
-            mine.setdefault(name, []).append(value)
-            units[name] = its
-        for name, figure in figures.items():
-            theirs[name].append(figure())
-    for name, its in units.items():
-        if name not in theirs:
-            print(f"{name}: the reference has no such figure ({its})")
-        elif its != unit(name):
-            sys.exit(f"{name}: ours is in {its}, the reference's in {unit(name)}")
+    mine, theirs, units = in_turn(arguments, figures, ours)
+    for name in theirs:
+        if units.get(name, unit(name)) != unit(name):
+            sys.exit(f"{name}: ours is in {units[name]}, the reference's in {unit(name)}")
     header = f"{'best':>9} {'median':>9} {'worst':>9}"
     print(f"{'':34} {'ours':>29}    {'reference':>29}     ratio")
     print(f"{'':34} {header}    {header}")
