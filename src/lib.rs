@@ -13,10 +13,10 @@
 //! | [`data`] | data sets | digest, pickle |
 //! | [`node`] | the contract of a kind, and what it runs in | artifact, data, models, digest |
 //! | [`nodes`] | one kind a file | node, artifact, data, models, digest, stats, table |
-//! | [`pipeline`] | TOML text to a checked graph | diagnostic, node, nodes (the list), artifact, data, digest |
+//! | [`pipeline`] | TOML text to a checked graph | diagnostic, node, nodes (the list), artifact, data, digest, table |
 //! | [`store`] | objects, records, packs of items: bytes and JSON | digest |
 //! | [`run`] | the loop: ready, key, lookup, hit or execute and commit | pipeline, node, artifact, data, digest, store |
-//! | [`report`] | consumers of events and records | run, pipeline, artifact, table, store, digest |
+//! | [`report`] | consumers of events and records | run, pipeline, artifact, table, stats, store, digest |
 //! | [`cmd`], [`cli`] | one command a file; arguments; exit codes | everything |
 //!
 //! Invariants, held by `tests/tidy.rs`: models and nodes never see the store, a

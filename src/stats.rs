@@ -1,6 +1,14 @@
 //! Intervals and tests for counts of images, in nothing but the four
 //! operations and square roots, so that every machine gets the same bits.
 
+mod bootstrap;
+mod holm;
+mod means;
+
+pub use bootstrap::{Stratum, paired_bootstrap};
+pub use holm::holm;
+pub use means::{contradicts, mean_deviation};
+
 /// The 97.5% point of the standard normal distribution.
 const Z95: f64 = 1.959_963_984_540_054;
 
@@ -68,11 +76,11 @@ mod tests {
     use super::*;
 
     /// Written by `tests/fixtures/stats/make.py` with scipy and statsmodels.
-    fn fixture() -> Value {
+    pub(super) fn fixture() -> Value {
         serde_json::from_str(include_str!("../tests/fixtures/stats/stats.json")).unwrap()
     }
 
-    fn numbers(row: &Value) -> Vec<f64> {
+    pub(super) fn numbers(row: &Value) -> Vec<f64> {
         row.as_array()
             .unwrap()
             .iter()
@@ -106,6 +114,18 @@ mod tests {
                 "{row:?}: {p} for {}",
                 row[2]
             );
+        }
+    }
+
+    #[test]
+    fn mcnemar_p_values_of_many_pairs_equal_sums_of_sixty_digits() {
+        let fixture = fixture();
+        let rows = fixture["mcnemar_large"].as_array().unwrap();
+        assert!(rows.len() >= 10);
+        for row in rows {
+            let row = numbers(row);
+            let p = mcnemar_exact(row[0] as u64, row[1] as u64);
+            assert!((p - row[2]).abs() <= 1e-10 * row[2], "{row:?}: {p}");
         }
     }
 

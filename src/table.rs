@@ -7,7 +7,8 @@ mod latex;
 mod markdown;
 mod text;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A table ready to be written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -22,6 +23,20 @@ pub struct Table {
     pub rows: Vec<Vec<Cell>>,
     /// Explanations below it.
     pub notes: Vec<Note>,
+    /// How a page draws it, beside its numbers.
+    pub draw: Option<Draw>,
+}
+
+/// A drawing of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Draw {
+    /// A line for each column over the rows, with bands.
+    Lines,
+    /// A bar for each row.
+    Bars,
+    /// Coloured cells.
+    Heat,
 }
 
 /// A column's heading and side.
@@ -204,6 +219,7 @@ pub(crate) mod tests {
                 Note::marked("*", "Selected on this split."),
                 Note::new("In brackets: the 95% interval."),
             ],
+            draw: None,
         }
     }
 }

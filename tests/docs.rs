@@ -19,6 +19,8 @@ fn pipeline_files() -> Vec<PathBuf> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        // Figures, not a pipeline.
+        .filter(|path| !path.ends_with("published.toml"))
         .collect();
     files.sort();
     files
@@ -32,7 +34,10 @@ fn every_pipeline_file_checks() {
         // Files for real models run here with the demo's.
         let text = std::fs::read_to_string(&file).unwrap();
         let options = Options {
-            profile: text.contains("[profiles.demo").then(|| "demo".to_owned()),
+            profiles: (text.contains("[profiles.demo") || text.contains("extends = \"base.toml\""))
+                .then(|| "demo".to_owned())
+                .into_iter()
+                .collect(),
             ..Options::default()
         };
         if let Err(errors) = load(&file, &options) {

@@ -40,7 +40,7 @@ impl Files {
 
     fn load(&self, profile: Option<&str>, set: &[(&str, &str)]) -> Graph {
         let options = Options {
-            profile: profile.map(str::to_owned),
+            profiles: profile.map(str::to_owned).into_iter().collect(),
             set: set
                 .iter()
                 .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))

@@ -38,12 +38,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("pickle", &[]),
     (
         "pipeline",
-        &["artifact", "data", "diagnostic", "digest", "node", "nodes"],
+        &["artifact", "data", "diagnostic", "digest", "node", "nodes", "table"],
     ),
     (
         "report",
         &[
-            "artifact", "digest", "node", "pipeline", "run", "store", "table",
+            "artifact", "digest", "node", "pipeline", "run", "stats", "store", "table",
         ],
     ),
     (

@@ -99,13 +99,18 @@ impl Answers {
     /// strings the first stays.
     pub fn candidates(&self, index: usize) -> Vec<&str> {
         let mut seen = BTreeSet::new();
-        self.answers
-            .iter()
-            .filter(|answer| answer.class_index == index && answer.valid)
-            .flat_map(|answer| &answer.attributes)
-            .map(String::as_str)
+        self.raw_candidates(index)
             .filter(|attribute| seen.insert(*attribute))
             .collect()
+    }
+
+    /// All attributes of class `index` in (answer, key) order, repeats included.
+    pub fn raw_candidates(&self, index: usize) -> impl Iterator<Item = &str> {
+        self.answers
+            .iter()
+            .filter(move |answer| answer.class_index == index && answer.valid)
+            .flat_map(|answer| &answer.attributes)
+            .map(String::as_str)
     }
 }
 

@@ -1,10 +1,12 @@
-//! What an evaluation measured: `metrics.json` and `predictions.safetensors`.
+//! What an evaluation measured: `metrics.json`, `predictions.safetensors` and
+//! `changes.jsonl`.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Artifact, Type, from_json, json_bytes};
+use super::{Artifact, LabelUse, Type, from_json, from_lines, json_bytes, lines};
 
 /// A share of images with its 95% Wilson interval, all in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +32,25 @@ pub struct ClassMetrics {
     pub class: String,
     /// Correct of this class's images, all classes competing.
     pub top1: Share,
+    /// Against the baseline, where one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<ClassChange>,
+}
+
+/// A class's share of a paired comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassChange {
+    /// Difference of the class's accuracy in percentage points.
+    pub difference: f64,
+    /// Its images right here and wrong in the baseline.
+    pub won: u64,
+    /// Its images wrong here and right in the baseline.
+    pub lost: u64,
+    /// McNemar's exact two-sided p-value, as in [`Paired`].
+    pub p_value: Option<f64>,
+    /// The same after Holm's correction for as many comparisons as there are classes.
+    pub p_holm: Option<f64>,
 }
 
 /// A paired comparison with a baseline on the same images.
@@ -38,6 +59,10 @@ pub struct ClassMetrics {
 pub struct Paired {
     /// Difference of top-1 in percentage points.
     pub difference: f64,
+    /// Lower end of its 95% bootstrap interval.
+    pub low: f64,
+    /// Upper end of that interval.
+    pub high: f64,
     /// Images right here and wrong in the baseline.
     pub won: u64,
     /// Images wrong here and right in the baseline.
@@ -66,25 +91,55 @@ pub struct MetricsTable {
     /// Whether labels of the scored images had a part in the classifier: chose
     /// its prompts, or trained the model.
     pub selected_on_this_split: bool,
+    /// Which images were scored.
+    pub scored: LabelUse,
     /// What was learned on the way: a point an epoch, empty unless fine-tuned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<f64>,
 }
 
+/// An image that one of two classifiers got right: a line of `changes.jsonl`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// The image's name in its split.
+    pub image: String,
+    /// Its class.
+    pub class: String,
+    /// The class predicted here.
+    pub prediction: String,
+    /// The class that the baseline predicts.
+    pub baseline: String,
+}
+
+impl Change {
+    /// Whether it is right here (else in the baseline).
+    pub fn won(&self) -> bool {
+        self.prediction == self.class
+    }
+}
+
 /// The outcome of an evaluation.
 ///
-/// Files: `metrics.json`, `predictions.safetensors` (`predictions`, `labels` i64 `[n]`,
-/// `confidence` f32 `[n]`).
+/// Files: `metrics.json`; `predictions.safetensors` (`rows`, `labels`,
+/// `predictions`, `ranks` i64 `[n]`, `confidence` f32 `[n]`); with a baseline
+/// `changes.jsonl`, the images won and lost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metrics {
     /// The numbers.
     pub table: MetricsTable,
-    /// Predicted class of each image.
-    pub predictions: Vec<i64>,
+    /// Place of each scored image in its split.
+    pub rows: Vec<i64>,
     /// True class of each image.
     pub labels: Vec<i64>,
+    /// Predicted class of each image.
+    pub predictions: Vec<i64>,
+    /// Classes ahead of the true one: 0 where the prediction is right.
+    pub ranks: Vec<i64>,
     /// The softmax share of each prediction.
     pub confidence: Vec<f32>,
+    /// Images won and lost against the baseline.
+    pub changes: Vec<Change>,
 }
 
 impl Artifact for Metrics {
@@ -95,62 +150,72 @@ impl Artifact for Metrics {
     fn encode(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let bytes =
             |list: &[i64]| -> Vec<u8> { list.iter().flat_map(|x| x.to_le_bytes()).collect() };
-        let (predictions, labels) = (bytes(&self.predictions), bytes(&self.labels));
+        let ints = [
+            ("rows", bytes(&self.rows)),
+            ("labels", bytes(&self.labels)),
+            ("predictions", bytes(&self.predictions)),
+            ("ranks", bytes(&self.ranks)),
+        ];
         let confidence: Vec<u8> = (self.confidence.iter())
             .flat_map(|x| x.to_le_bytes())
             .collect();
-        let view = |dtype, data| {
-            safetensors::tensor::TensorView::new(dtype, vec![self.predictions.len()], data)
-        };
-        let tensors = vec![
-            ("labels", view(safetensors::Dtype::I64, &labels)?),
-            ("predictions", view(safetensors::Dtype::I64, &predictions)?),
-            ("confidence", view(safetensors::Dtype::F32, &confidence)?),
-        ];
-        Ok(vec![
+        let shape = vec![self.labels.len()];
+        let mut tensors = Vec::new();
+        for (name, data) in &ints {
+            tensors.push((*name, TensorView::new(Dtype::I64, shape.clone(), data)?));
+        }
+        tensors.push(("confidence", TensorView::new(Dtype::F32, shape, &confidence)?));
+        let mut files = vec![
             ("metrics.json".into(), json_bytes(&self.table)?),
             (
                 "predictions.safetensors".into(),
                 safetensors::serialize(tensors, None)?,
             ),
-        ])
+        ];
+        if self.table.paired.is_some() {
+            files.push(("changes.jsonl".into(), lines(&self.changes)?));
+        }
+        Ok(files)
     }
 
     fn decode(read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
+        let table: MetricsTable = from_json("metrics.json", &read("metrics.json")?)?;
         let bytes = read("predictions.safetensors")?;
-        let tensors = safetensors::SafeTensors::deserialize(&bytes)
+        let tensors = SafeTensors::deserialize(&bytes)
             .context("failed to read `predictions.safetensors`")?;
-        let ints = |name: &str| -> Result<Vec<i64>> {
+        let tensor = |name: &str, dtype: Dtype| -> Result<&[u8]> {
             let tensor = tensors.tensor(name)?;
-            ensure!(
-                tensor.dtype() == safetensors::Dtype::I64,
-                "`{name}` is not i64"
-            );
-            Ok(tensor
-                .data()
-                .as_chunks::<8>()
-                .0
-                .iter()
-                .map(|b| i64::from_le_bytes(*b))
-                .collect())
+            ensure!(tensor.dtype() == dtype, "`{name}` is not {dtype:?}");
+            Ok(tensor.data())
         };
-        let (predictions, labels) = (ints("predictions")?, ints("labels")?);
-        let confidence = tensors.tensor("confidence")?;
+        let ints = |name: &str| -> Result<Vec<i64>> {
+            let words = tensor(name, Dtype::I64)?.as_chunks::<8>().0;
+            Ok(words.iter().map(|b| i64::from_le_bytes(*b)).collect())
+        };
+        let confidence = tensor("confidence", Dtype::F32)?.as_chunks::<4>().0;
+        let metrics = Self {
+            rows: ints("rows")?,
+            labels: ints("labels")?,
+            predictions: ints("predictions")?,
+            ranks: ints("ranks")?,
+            confidence: confidence.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            changes: match table.paired {
+                Some(_) => from_lines("changes.jsonl", &read("changes.jsonl")?)?,
+                None => Vec::new(),
+            },
+            table,
+        };
+        let n = metrics.labels.len();
+        let all = [
+            metrics.rows.len(),
+            metrics.predictions.len(),
+            metrics.ranks.len(),
+            metrics.confidence.len(),
+        ];
         ensure!(
-            confidence.dtype() == safetensors::Dtype::F32,
-            "`confidence` is not f32"
+            all.iter().all(|len| *len == n),
+            "the tensors of `predictions.safetensors` differ in length"
         );
-        let confidence: Vec<f32> = (confidence.data().as_chunks::<4>().0.iter())
-            .map(|b| f32::from_le_bytes(*b))
-            .collect();
-        if predictions.len() != labels.len() || predictions.len() != confidence.len() {
-            bail!("`predictions`, `labels` and `confidence` differ in length");
-        }
-        Ok(Self {
-            table: from_json("metrics.json", &read("metrics.json")?)?,
-            predictions,
-            labels,
-            confidence,
-        })
+        Ok(metrics)
     }
 }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod metrics;
+mod part;
 
 use std::{collections::BTreeSet, fmt, path::PathBuf};
 
@@ -10,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::answers::{Answer, Answers, Dropped, Finish, Flag};
-pub use self::metrics::{ClassMetrics, Metrics, MetricsTable, Paired, Share};
+pub use self::metrics::{Change, ClassChange, ClassMetrics, Metrics, MetricsTable, Paired, Share};
+pub use self::part::Part;
 use crate::digest::{Digest, canonical};
 
 /// The type of an artifact: what an edge of the graph carries.
@@ -65,18 +67,19 @@ pub struct LabelUse {
     pub data: Digest,
     /// Name of the split in its data set.
     pub split: String,
-    /// `all`, or the subset that was read.
+    /// The [`Part`] that was read.
     pub rows: String,
 }
 
 impl LabelUse {
-    /// Whether both may have read the label of the same image: rows named
-    /// differently are apart, unless one of them is `all`.
+    /// Whether both may have read the label of the same image: a part that is
+    /// not known may be anything.
     pub fn overlaps(&self, other: &Self) -> bool {
-        let all = |rows: &str| rows == "all";
-        self.data == other.data
-            && self.split == other.split
-            && (self.rows == other.rows || all(&self.rows) || all(&other.rows))
+        let apart = || match (self.rows.parse::<Part>(), other.rows.parse::<Part>()) {
+            (Ok(a), Ok(b)) => a.apart(b),
+            _ => false,
+        };
+        self.data == other.data && self.split == other.split && !apart()
     }
 }
 

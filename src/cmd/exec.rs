@@ -130,7 +130,7 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
 /// What on the command line changes what is computed or printed.
 fn what_matters(args: &ExecArgs) -> Value {
     json!({
-        "set": args.pipeline.set, "profile": args.pipeline.profile,
+        "set": args.pipeline.set, "profile": args.pipeline.profiles,
         "until": args.until, "only": args.only, "cwd": std::env::current_dir().ok(),
     })
 }

@@ -81,9 +81,9 @@ pub struct PipelineArgs {
     /// Set a parameter: -s temperature=0.9. On a swept parameter it replaces the sweep.
     #[arg(short = 's', long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
-    /// Use the models and data of [profiles.NAME].
-    #[arg(short, long, value_name = "NAME")]
-    pub profile: Option<String>,
+    /// Lay [profiles.NAME] over the file: --profile demo. Several are laid in order.
+    #[arg(short, long = "profile", value_name = "NAME", value_delimiter = ',')]
+    pub profiles: Vec<String>,
 }
 
 /// An error that has its own exit code.
@@ -172,7 +172,7 @@ pub(crate) fn load(args: &PipelineArgs) -> Result<Graph> {
     }
     let options = pipeline::Options {
         set,
-        profile: args.profile.clone(),
+        profiles: args.profiles.clone(),
     };
     let graph = pipeline::load(&args.file, &options)?;
     let problems = check_tables(&graph);

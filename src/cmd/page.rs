@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::{
-    artifact::{Answers, Artifact, Attributes, Manifest, Metrics, Type},
+    artifact::{Answers, Artifact, Attributes, Manifest, Metrics, Row, Type},
     data, node,
     pipeline::{Graph, ModelSource, NodeId},
     report::{
@@ -89,7 +89,8 @@ pub(super) fn of_run(
 pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunInfo) -> Page {
     let mut page = Page::of(graph);
     page.run = run;
-    for (node, known) in page.nodes.iter_mut().zip(known) {
+    let mut numbers: Vec<Option<Value>> = vec![None; known.len()];
+    for ((node, known), numbers) in page.nodes.iter_mut().zip(known).zip(&mut numbers) {
         node.state = known.state;
         node.took = known.took;
         node.items = known.items;
@@ -124,20 +125,58 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
                     .ok()
                     .map(|answers| AnswersSummary::of(&answers));
             }
+            Type::TextEmbeddings => {
+                *numbers = read("items.jsonl").ok().and_then(|rows| texts(&rows));
+            }
+            Type::Weights => {
+                node.curve = read("curve.json")
+                    .ok()
+                    .and_then(|curve| serde_json::from_slice(&curve).ok())
+                    .unwrap_or_default();
+                *numbers = node.curve.last().map(|last| {
+                    json!({
+                        "epochs": node.curve.len(), "loss": last.loss,
+                        "accuracy_percent": last.accuracy,
+                    })
+                });
+            }
             _ => {}
         }
     }
     let measured = |id: NodeId| {
         let node = &page.nodes[id.index()];
-        match (&node.metrics, &node.answers, node.state) {
-            (Some(metrics), _, _) => Measured::Metrics(Box::new(metrics.clone())),
-            (_, Some(answers), _) => Measured::Numbers(json!(answers)),
+        if let Some(metrics) = &node.metrics {
+            return Measured::Metrics(Box::new(metrics.clone()));
+        }
+        if let Some(attributes) = &node.attributes {
+            return Measured::Attributes(Box::new(attributes.clone()));
+        }
+        match (&node.answers, &numbers[id.index()], node.state) {
+            (Some(answers), _, _) => Measured::Numbers(json!(answers)),
+            (_, Some(numbers), _) => Measured::Numbers(numbers.clone()),
             (_, _, Some(PageState::Failed)) => Measured::Failed,
             _ => Measured::Missing,
         }
     };
     page.tables = build_tables(graph, &measured);
     page
+}
+
+/// What can be counted of texts: all, those of candidates, and candidates that
+/// their class had chosen before.
+fn texts(rows: &[u8]) -> Option<Value> {
+    let lines = rows.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let rows: Vec<Row> = lines
+        .map(|line| serde_json::from_slice(line).ok())
+        .collect::<Option<_>>()?;
+    let candidates = rows.iter().filter(|row| row.candidate.is_some());
+    let repeats = candidates.clone().filter(|row| {
+        let before = row.attributes.split_last().map_or(&[][..], |(_, before)| before);
+        row.candidate.as_ref().is_some_and(|c| before.contains(c))
+    });
+    Some(json!({
+        "texts": rows.len(), "candidates": candidates.count(), "repeats": repeats.count(),
+    }))
 }
 
 /// Writes tables and page to `out/<pipeline>/` in the store.

@@ -117,11 +117,16 @@ impl Inputs {
     /// # Errors
     /// When `port` leads to something else or the artifact cannot be read.
     pub fn artifact<A: Artifact>(&self, port: &str) -> Result<A> {
-        match self.get(port)? {
-            Input::Artifact { files, .. } => A::decode(&|name| files.read(name))
-                .with_context(|| format!("failed to read the artifact behind `{port}`")),
-            _ => bail!("`{port}` does not lead to an artifact"),
-        }
+        decoded(port, self.get(port)?)
+    }
+
+    /// The artifacts behind `port`, which takes a list, decoded and in its order.
+    ///
+    /// # Errors
+    /// As [`Self::artifact`].
+    pub fn artifacts<A: Artifact>(&self, port: &str) -> Result<Vec<A>> {
+        let list = self.ports.get(port).into_iter().flatten();
+        list.map(|input| decoded(port, input)).collect()
     }
 
     /// The attributes chosen so far behind `port`; none for round 0 or when
@@ -180,5 +185,13 @@ impl Inputs {
             .flatten()
             .flat_map(Input::labels)
             .collect()
+    }
+}
+
+fn decoded<A: Artifact>(port: &str, input: &Input) -> Result<A> {
+    match input {
+        Input::Artifact { files, .. } => A::decode(&|name| files.read(name))
+            .with_context(|| format!("failed to read the artifact behind `{port}`")),
+        _ => bail!("`{port}` does not lead to an artifact"),
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    artifact::{Answers, Artifact, Embeddings, LabelUse, Output, Row, Type},
+    artifact::{Artifact, Embeddings, LabelUse, Output, Row, Type},
     data::Split,
     models::{
         clip::Tower,
@@ -20,6 +20,7 @@ use crate::{
     },
     node::{Accept, Complaint, Ctx, Done, Inputs, Item, Keep, Kind, Node, Pool, Port},
     nodes::{
+        candidate_pool::candidate_pool,
         doubtful::{LongText, doubtful},
         prompt_set::PromptSet,
         template::{OneOrMany, Templates},
@@ -49,6 +50,9 @@ pub(super) struct ClipEncode {
     /// Leave out candidates that the class has already chosen.
     #[serde(default)]
     drop_chosen: bool,
+    /// The most candidates of a class, repeats counted: a budget; 0 takes all.
+    #[serde(default)]
+    first: usize,
 }
 
 /// What an image item carries: its position in the split.
@@ -337,22 +341,18 @@ impl ClipEncode {
         let templates = Templates::new(self.templates())?;
         let classes = inputs.classes("classes")?;
         let chosen = inputs.attributes("chosen")?;
-        let answers: Option<Answers> = inputs.has("candidates").then(|| inputs.artifact("candidates")).transpose()?;
-        if let Some(answers) = &answers
-            && answers.classes != classes
-        {
-            bail!("`candidates` were made for other classes than `classes` lists\nhint: give both nodes the same `classes`");
-        }
+        let pool = (inputs.has("candidates"))
+            .then(|| candidate_pool(inputs, &classes, self.first))
+            .transpose()?;
         let mut rows = Vec::new();
         for (class_index, class) in classes.iter().enumerate() {
             let so_far = chosen.of(class);
-            let candidates: Vec<Option<&str>> = match &answers {
+            let candidates: Vec<Option<&str>> = match &pool {
                 None => vec![None],
-                Some(answers) => answers
-                    .candidates(class_index)
-                    .into_iter()
-                    .filter(|c| !(self.drop_chosen && so_far.iter().any(|a| a == c)))
-                    .map(Some)
+                Some(pool) => pool[class_index]
+                    .iter()
+                    .filter(|c| !(self.drop_chosen && so_far.contains(c)))
+                    .map(|c| Some(c.as_str()))
                     .collect(),
             };
             for candidate in candidates {
@@ -399,8 +399,8 @@ impl Kind for ClipEncode {
         ),
         Port::optional(
             "candidates",
-            &[Accept::Artifact(Type::Answers)],
-            "Answers whose attributes are tried, one text for each class and candidate.",
+            &[Accept::Artifact(Type::Answers), Accept::Artifact(Type::Attributes)],
+            "Answers, or attributes, that are tried: one text for each class and candidate.",
         ),
     ];
     const SUMMARY: &'static str = "embeds images, or texts made from a template, with CLIP";
@@ -408,6 +408,10 @@ impl Kind for ClipEncode {
 Each distinct image and each distinct text is computed once, ever: items are kept
 in the store by model part, dtype and pixels (or final string), so another class,
 candidate or temperature computes only what was not seen before.
+
+Candidates are all attributes of all answers in (answer, key) order; of equal ones in a
+class the first stays. `first = 100` keeps the first 100 of each class, repeats counted: a
+budget. `drop_chosen` leaves out what the class has chosen already.
 
 Artifact: `embeddings.safetensors` (`embeddings` f32 [n, d], L2-normalised; `labels`
 i64 [n] for a split), `items.jsonl` (one line a row), `classes.json`.

@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use self::one_column::OneColumn;
 use crate::{
-    artifact::{Artifact, Attributes, ClassAttributes, Embeddings, Output, Scored, Type},
+    artifact::{Artifact, Attributes, ClassAttributes, Embeddings, Output, Part, Scored, Type},
     node::{Accept, Ctx, Done, Inputs, Kind, Node, Port},
-    nodes::vectors::{Candidate, agree, candidates, class_vectors, labels, sound},
+    nodes::{
+        labelled::LabelledImages,
+        vectors::{Candidate, agree, candidates, class_vectors, sound},
+    },
 };
 
 /// Parameters of `greedy_select`.
@@ -23,6 +26,8 @@ pub(super) struct GreedySelect {
     /// Leave a class as it is when no candidate makes more images right. The
     /// study always adds the best one, even if it is worse than none.
     allow_none: bool,
+    /// Which of the images judge the candidates.
+    rows: Part,
 }
 
 impl Node for GreedySelect {
@@ -31,37 +36,32 @@ impl Node for GreedySelect {
     }
 
     fn finish(&self, inputs: &Inputs, _: &Done, ctx: &mut Ctx<'_>) -> Result<Output> {
-        let images: Embeddings = inputs.artifact("images")?;
+        let images = LabelledImages::read(inputs, "images", self.rows)?;
         let plain: Embeddings = inputs.artifact("baseline")?;
         let texts: Embeddings = inputs.artifact("candidates")?;
-        for (port, embeddings) in [
-            ("images", &images),
-            ("baseline", &plain),
-            ("candidates", &texts),
-        ] {
+        for (port, embeddings) in [("baseline", &plain), ("candidates", &texts)] {
             sound(port, embeddings)?;
-            agree(("images", &images), (port, embeddings))?;
+            agree(("images", &images.embeddings), (port, embeddings))?;
         }
-        let (labels, labels_of) = labels("images", &images)?;
         let plain = class_vectors("baseline", &plain)?;
         let plain: Vec<&[f32]> = plain.iter().map(Vec::as_slice).collect();
         let candidates = candidates("candidates", &texts)?;
-        let vectors = images.data.chunks_exact(images.dim).collect();
-        let scores = OneColumn::new(vectors, &labels, &plain);
+        let scores = OneColumn::new(images.vectors(), &images.labels, &plain);
         let round = Round {
             allow_none: self.allow_none,
             knows_chosen: inputs.has("chosen"),
             later: texts.rows.iter().any(|row| row.attributes.len() > 1),
             baseline: scores.baseline(),
-            images: labels.len(),
+            images: images.labels.len(),
         };
         let chosen = inputs.attributes("chosen")?;
-        let mut classes = Vec::with_capacity(images.classes.len());
-        for (index, (class, candidates)) in images.classes.iter().zip(&candidates).enumerate() {
+        let names = &images.embeddings.classes;
+        let mut classes = Vec::with_capacity(names.len());
+        for (index, (class, candidates)) in names.iter().zip(&candidates).enumerate() {
             if (ctx.stop)() {
                 bail!("stopped by the user");
             }
-            (ctx.progress)(index as u64, images.classes.len() as u64, "classes");
+            (ctx.progress)(index as u64, names.len() as u64, "classes");
             let columns: Vec<&[f32]> = candidates.iter().map(|c| c.vector.as_slice()).collect();
             let counts = scores.counts(index, &columns);
             let state = chosen.classes.iter().find(|entry| entry.class == *class);
@@ -69,7 +69,7 @@ impl Node for GreedySelect {
             classes.push(round.choose(class, state, candidates, &counts, ctx.warn)?);
         }
         Ok(Output {
-            labels: vec![labels_of],
+            labels: vec![images.labels_of],
             ..Attributes { classes }.output()?
         })
     }
@@ -208,7 +208,8 @@ candidate. Classes never see each other's choices, so that two good choices can 
 worse together. Several templates in `baseline` or `candidates` are averaged.
 
 The labels of `images` are noted in the result: `zeroshot_eval` on the same images
-says that the prompts were selected on them.
+says that the prompts were selected on them. `rows` lets a part of them judge ("even",
+"odd", "fold 1/5", "except fold 1/5"), so that the others can score honestly.
 
 Artifact: `attributes.json` (for each class `attributes`, their `score`, every
 candidate with its score, the `baseline` score without any candidate, `images`).
@@ -255,7 +256,7 @@ mod tests {
         if let Some(chosen) = chosen {
             ports.push(("chosen", input(chosen, &[])));
         }
-        let (attributes, used, warnings) = finish(&GreedySelect { allow_none }, ports)?;
+        let (attributes, used, warnings) = finish(&GreedySelect { allow_none, rows: Part::All }, ports)?;
         assert_eq!(used, [labels("test")], "labels chose the attributes");
         Ok((attributes, warnings))
     }

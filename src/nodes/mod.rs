@@ -1,12 +1,16 @@
 //! The list of kinds: a new one is a file here and a line below.
 
+mod candidate_pool;
 mod doubtful;
+mod draw;
 #[cfg(test)]
 mod in_memory;
+mod labelled;
 mod prompt_set;
 mod similarity;
 mod template;
 mod vectors;
+mod verdicts;
 
 use crate::node::KindInfo;
 
@@ -24,6 +28,11 @@ kinds! {
     greedy_select::GreedySelect,
     cosine_rank::CosineRank,
     zeroshot_eval::ZeroshotEval,
+    pooled_eval::PooledEval,
+    attribute_list::AttributeList,
+    take::Take,
+    swap_attributes::SwapAttributes,
+    random_words::RandomWords,
     finetune::Finetune,
     probe::Probe,
 }

@@ -98,7 +98,7 @@ fn rest(vector: &[f32]) -> [f32; LANES] {
 }
 
 /// The index of the largest value; of equal ones the first.
-pub(super) fn argmax(values: &[f32]) -> usize {
+pub(super) fn argmax<T: PartialOrd>(values: &[T]) -> usize {
     let mut best = 0;
     for (i, value) in values.iter().enumerate() {
         if *value > values[best] {
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn the_first_of_equal_values_is_the_largest() {
-        assert_eq!(argmax(&[1.0, 3.0, 3.0, 2.0]), 1);
-        assert_eq!(argmax(&[-1.0]), 0);
+        assert_eq!(argmax(&[1.0_f32, 3.0, 3.0, 2.0]), 1);
+        assert_eq!(argmax(&[-1.0_f32]), 0);
     }
 
     proptest! {

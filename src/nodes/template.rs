@@ -165,4 +165,55 @@ mod tests {
         assert!(error.contains("hint: it may use class"), "{error}");
         assert!(Templates::new(&["{{ open".to_owned()]).is_err());
     }
+
+    const ENDING: &str = ". Each attribute should be a single word or a very short phrase (max 3 words). \
+        Provide the answer in strict JSON format with keys KEYS, where the values are actual \
+        descriptions (for example, \"brown\", \"round\", or \"metallic\"). Do not include any \
+        additional text.";
+    const THREE: &str = "\"feature1\", \"feature2\", and \"feature3\"";
+    const TEN: &str = "\"feature1\" to \"feature10\"";
+
+    /// The wordings are those of `tests/demo/study.py`, which the demo's LLM was trained on.
+    #[test]
+    fn the_prompts_of_the_pipelines_read_as_in_the_study() {
+        let attributes = include_str!("../../pipelines/prompts/attributes.j2");
+        let ten = include_str!("../../pipelines/prompts/ten-attributes.j2");
+        let random = include_str!("../../pipelines/prompts/random.j2");
+        let sentence = include_str!("../../pipelines/prompts/sentence.j2");
+        let sources = [attributes, ten, random, sentence].map(str::to_owned);
+        let templates = Templates::new(&sources).unwrap();
+        let heads = [
+            (
+                "Please generate three visual attributes that are easy to see in an image of a cat",
+                THREE,
+            ),
+            (
+                "Please generate ten visual attributes that are easy to see in an image of a cat",
+                TEN,
+            ),
+            (
+                "Please generate three random words describing an object",
+                THREE,
+            ),
+        ];
+        let nine = ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A9"];
+        for (count, clause) in [
+            (0, ""),
+            (1, " other than 'A1', which is already chosen"),
+            (2, " other than 'A1' and 'A2', which are already chosen"),
+            (
+                9,
+                " other than 'A1' and 'A2' and 'A3' and 'A4' and 'A5' and 'A6' and 'A7' and 'A8' \
+                 and 'A9', which are already chosen",
+            ),
+        ] {
+            let context = |n: usize| json!({"class": "cat", "class_index": 3, "chosen": nine[..count], "count": n});
+            for (i, (head, keys)) in heads.iter().enumerate() {
+                let expected = format!("{head}{clause}{}", ENDING.replace("KEYS", keys));
+                assert_eq!(templates.render(i, &context(3)).unwrap(), expected);
+            }
+            let text = templates.render(3, &context(1)).unwrap();
+            assert_eq!(text, "Describe what a cat looks like in one sentence.");
+        }
+    }
 }

@@ -95,20 +95,41 @@ pub(super) fn agree(a: (&str, &Embeddings), b: (&str, &Embeddings)) -> Result<()
 
 /// One vector for each class: its only row, or the renormalised mean of its rows.
 pub(super) fn class_vectors(port: &str, texts: &Embeddings) -> Result<Vec<Vec<f32>>> {
+    let rows = rows_by_class(port, texts)?;
+    rows.iter()
+        .zip(&texts.classes)
+        .map(|(rows, class)| {
+            mean(texts, rows).with_context(|| format!("failed to average the texts of class `{class}` in `{port}`"))
+        })
+        .collect()
+}
+
+/// The plain mean of each class's rows: its product with an image is the mean of
+/// the rows' similarities to it.
+pub(super) fn class_means(port: &str, texts: &Embeddings) -> Result<Vec<Vec<f32>>> {
+    let rows = rows_by_class(port, texts)?;
+    let mean = |rows: &Vec<usize>| match rows.as_slice() {
+        [row] => texts.row(*row).to_vec(),
+        many => (sum(texts, many).into_iter())
+            .map(|x| (x / many.len() as f64) as f32)
+            .collect(),
+    };
+    Ok(rows.iter().map(mean).collect())
+}
+
+/// The rows of each class, of which there is at least one.
+fn rows_by_class(port: &str, texts: &Embeddings) -> Result<Vec<Vec<usize>>> {
     let mut rows = vec![Vec::new(); texts.classes.len()];
     for (i, row) in texts.rows.iter().enumerate() {
         rows[row.class_index].push(i);
     }
-    rows.iter()
-        .zip(&texts.classes)
-        .map(|(rows, class)| {
-            ensure!(
-                !rows.is_empty(),
-                "class `{class}` has no text in `{port}`\nhint: a text for each class is made by a `clip_encode` node without `candidates`"
-            );
-            mean(texts, rows).with_context(|| format!("failed to average the texts of class `{class}` in `{port}`"))
-        })
-        .collect()
+    for (rows, class) in rows.iter().zip(&texts.classes) {
+        ensure!(
+            !rows.is_empty(),
+            "class `{class}` has no text in `{port}`\nhint: a text for each class is made by a `clip_encode` node without `candidates`"
+        );
+    }
+    Ok(rows)
 }
 
 /// An attribute on trial.
@@ -161,12 +182,7 @@ fn mean(texts: &Embeddings, rows: &[usize]) -> Result<Vec<f32>> {
     if let [row] = rows {
         return Ok(texts.row(*row).to_vec());
     }
-    let mut sum = vec![0.0_f64; texts.dim];
-    for row in rows {
-        for (sum, x) in sum.iter_mut().zip(texts.row(*row)) {
-            *sum += f64::from(*x);
-        }
-    }
+    let sum = sum(texts, rows);
     let length = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
     ensure!(
         length > 1e-6 * rows.len() as f64,
@@ -175,10 +191,30 @@ fn mean(texts: &Embeddings, rows: &[usize]) -> Result<Vec<f32>> {
     Ok(sum.into_iter().map(|x| (x / length) as f32).collect())
 }
 
+/// The sum of several rows.
+fn sum(texts: &Embeddings, rows: &[usize]) -> Vec<f64> {
+    let mut sum = vec![0.0_f64; texts.dim];
+    for row in rows {
+        for (sum, x) in sum.iter_mut().zip(texts.row(*row)) {
+            *sum += f64::from(*x);
+        }
+    }
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::nodes::in_memory::texts;
+
+    #[test]
+    fn a_plain_mean_gives_the_mean_of_similarities() {
+        let texts = texts(
+            &["a", "b"],
+            &[(0, &[1.0, 0.0]), (1, &[0.6, 0.8]), (0, &[0.0, 1.0])],
+        );
+        assert_eq!(class_means("classifier", &texts).unwrap(), [[0.5, 0.5], [0.6, 0.8]]);
+    }
 
     fn error(result: Result<()>) -> String {
         format!("{:#}", result.unwrap_err())

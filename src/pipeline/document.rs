@@ -214,6 +214,7 @@ impl<'a> Document<'a> {
                 continue;
             };
             known = true;
+            self.profiles.push((source.clone(), profiles));
             if let DeValue::Table(profile) = profile.into_inner() {
                 for (key, value) in profile {
                     let place = Place::new(&source, key.span());

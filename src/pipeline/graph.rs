@@ -8,6 +8,7 @@ use crate::{
     artifact::Type,
     data::DataSpec,
     node::{EndpointModel, Family, KindInfo, Node, Quantize},
+    table::Draw,
 };
 
 /// Index of a node instance in [`Graph::nodes`].
@@ -159,8 +160,14 @@ pub struct TableSpec {
     pub values: Vec<TableValue>,
     /// Axis that is averaged away (mean and deviation).
     pub mean_over: Option<String>,
-    /// Published figures by row (then by column), as written.
+    /// Published figures by row, then by column: by name, or in the order of the columns.
     pub published: BTreeMap<String, Value>,
+    /// What the published figures of all classes together are, by column.
+    pub overall: Vec<f64>,
+    /// The class whose candidates are rows.
+    pub class: Option<String>,
+    /// How the report draws it.
+    pub draw: Option<Draw>,
 }
 
 /// One value that a table lists.
@@ -172,6 +179,8 @@ pub struct TableValue {
     pub instances: Vec<NodeId>,
     /// Which number: `top1`, `top5`, `mean_per_class`, `per_class`, `difference`, ….
     pub field: String,
+    /// Published figures in the order of the rows.
+    pub published: Vec<Value>,
 }
 
 /// A whole checked pipeline.

@@ -19,6 +19,7 @@ mod models;
 mod names;
 mod order;
 mod picks;
+mod published;
 mod reading;
 mod resolve;
 mod rounds;
@@ -59,8 +60,8 @@ use crate::{
 pub struct Options {
     /// `-s name=value`, in order.
     pub set: Vec<(String, String)>,
-    /// `--profile NAME`.
-    pub profile: Option<String>,
+    /// `--profile NAME`, laid over the file in this order.
+    pub profiles: Vec<String>,
 }
 
 /// Reads the pipeline at `path` and checks everything that can be known
@@ -152,7 +153,8 @@ fn load_into(
     let links = resolve::resolve(&world, &variants, &document, found);
     let exec = file_exec(&document, found);
     let order = order::order(&templates, &links, found);
-    let read_tables = |nodes: &[Instance], found: &mut Findings| -> Vec<TableSpec> {
+    let mut figures = tables::Figures::default();
+    let mut read_tables = |nodes: &[Instance], found: &mut Findings| -> Vec<TableSpec> {
         let mut by_name: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
         if !document.tables.entries.is_empty() {
             for (i, node) in nodes.iter().enumerate() {
@@ -161,7 +163,15 @@ fn load_into(
             }
         }
         let entries = document.tables.entries.iter();
-        let read = |entry| tables::table(entry, &world, &document.params, nodes, &by_name, found);
+        let read = |entry| {
+            let scope = tables::Scope {
+                world: &world,
+                params: &document.params,
+                nodes,
+                by_name: &by_name,
+            };
+            tables::table(entry, &scope, &mut figures, found)
+        };
         entries.filter_map(read).collect()
     };
     let order = match order {
@@ -176,6 +186,7 @@ fn load_into(
     let nodes = assembled.nodes;
     let (dependencies, dependents) = assemble::edges(&nodes);
     let tables = read_tables(&nodes, found);
+    files.extend(figures.files());
     Some(Graph {
         name: document.name.clone().unwrap_or_else(|| stem(path)),
         title: document.title.clone(),
@@ -203,7 +214,7 @@ fn merge<'a>(
     for (i, (source, table)) in layers.into_iter().enumerate() {
         document.absorb(source, table, i == last, found);
     }
-    if let Some(profile) = &options.profile {
+    for profile in &options.profiles {
         let command = texts.keep_text("command line", format!("--profile {profile}"));
         document.apply_profile(profile, command, found);
     }

@@ -288,6 +288,8 @@ fn matrix() -> Value {
 
 fn table(definitions: &mut Map<String, Value>) -> Value {
     let mut table = section::<Table>("Table", definitions);
+    let place = json!({"type": "string", "pattern": ":"});
+    let list = json!({"anyOf": [{"type": "array"}, {"type": "number"}, place]});
     let value = json!({
         "anyOf": [
             {"type": "string"},
@@ -296,6 +298,7 @@ fn table(definitions: &mut Map<String, Value>) -> Value {
                 "properties": {
                     "value": {"type": "string"},
                     "label": {"description": "Its heading.", "type": "string"},
+                    "published": described(&list, "Published figures in the order of the rows."),
                 },
                 "required": ["value"],
                 "additionalProperties": false,
@@ -312,10 +315,22 @@ fn table(definitions: &mut Map<String, Value>) -> Value {
         );
         properties.insert(
             "published".into(),
-            json!({"description": "Published figures by row, or by row and column.", "type": "object"}),
+            json!({
+                "description": "Published figures by row, or by row and column; or where they are: \"published.toml:table4\".",
+                "anyOf": [{"type": "object"}, place],
+            }),
         );
+        let overall = "What the published figures of all classes together are, by column: a column whose classes do not give it is told.";
+        properties.insert("overall".into(), described(&list, overall));
     }
     table
+}
+
+/// `schema` with a sentence about it.
+fn described(schema: &Value, description: &str) -> Value {
+    let mut schema = schema.clone();
+    schema["description"] = description.into();
+    schema
 }
 
 #[cfg(test)]

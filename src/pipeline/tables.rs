@@ -9,6 +9,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+pub(super) use super::published::Figures;
 use super::{
     cells::look_up,
     document::{Entry, wrong},
@@ -16,11 +17,13 @@ use super::{
     graph::{Instance, NodeId, TableSpec, TableValue},
     names::suggest,
     reading::{Subject, read},
-    substitute::{Params, Scope, Substitution},
-    values::as_json,
+    substitute::{Params, Scope as Substituted, Substitution},
     world::World,
 };
-use crate::diagnostic::{Diagnostic, Place};
+use crate::{
+    diagnostic::{Diagnostic, Place},
+    table::Draw,
+};
 
 /// An entry of `[tables]` without its values, which are strings or tables.
 #[derive(Deserialize, JsonSchema)]
@@ -29,7 +32,8 @@ pub(super) struct Table {
     /// A heading.
     #[serde(default)]
     title: Option<String>,
-    /// Axis whose points are rows; `class` for the classes of a value per class.
+    /// Axis whose points are rows; `class` for the classes of a value per class,
+    /// `candidate` for the candidates of the class that `class` names.
     #[serde(default)]
     rows: Option<String>,
     /// Axis whose points are columns.
@@ -38,6 +42,12 @@ pub(super) struct Table {
     /// Axis that is averaged away.
     #[serde(default)]
     mean_over: Option<String>,
+    /// The class whose candidates are rows.
+    #[serde(default)]
+    class: Option<String>,
+    /// How the report draws the table.
+    #[serde(default)]
+    draw: Option<Draw>,
     // These are read by hand; here they only count as known.
     #[serde(default, rename = "value")]
     #[schemars(skip)]
@@ -48,21 +58,32 @@ pub(super) struct Table {
     #[serde(default, rename = "published")]
     #[schemars(skip)]
     _published: IgnoredAny,
+    #[serde(default, rename = "overall")]
+    #[schemars(skip)]
+    _overall: IgnoredAny,
+}
+
+/// What entries of `[tables]` may name.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'s, 'w, 'v, 'a> {
+    pub(super) world: &'s World<'w, 'v, 'a>,
+    pub(super) params: &'s Params<'a>,
+    /// All instances; none in a file with other errors.
+    pub(super) nodes: &'s [Instance],
+    pub(super) by_name: &'s BTreeMap<&'s str, Vec<NodeId>>,
 }
 
 /// Reads one table and looks up its instances. Without `nodes`, in a file with
 /// other errors, its axes are not checked.
 pub(super) fn table<'a>(
     entry: &Entry<'a>,
-    world: &World<'_, '_, 'a>,
-    params: &Params<'a>,
-    nodes: &[Instance],
-    by_name: &BTreeMap<&str, Vec<NodeId>>,
+    scope: &Scope<'_, '_, '_, 'a>,
+    figures: &mut Figures,
     found: &mut Findings,
 ) -> Option<TableSpec> {
-    let scope = Scope::of_params(params, world.sweep);
+    let params = Substituted::of_params(scope.params, scope.world.sweep);
     let mut substitution = Substitution {
-        scope: &scope,
+        scope: &params,
         source: &entry.source,
         found,
         saw: BTreeMap::new(),
@@ -70,6 +91,7 @@ pub(super) fn table<'a>(
     let table = substitution.table(&entry.table)?;
     let (value, values) = (table.get("value").cloned(), table.get("values").cloned());
     let published = table.get("published").cloned();
+    let overall = table.get("overall").cloned();
     let spans: BTreeMap<String, Range<usize>> = table
         .iter()
         .map(|(key, value)| (key.get_ref().to_string(), value.span()))
@@ -106,13 +128,16 @@ pub(super) fn table<'a>(
     };
     let mut values = Vec::new();
     for value in written {
-        match look_up(&value.text, world, nodes, by_name) {
+        match look_up(&value.text, scope.world, scope.nodes, scope.by_name) {
             Ok((instances, field)) => {
                 let label = value.label.unwrap_or(value.text);
+                let published = value.published;
+                let published = published.map(|value| figures.list(entry, &value, found));
                 let listed = TableValue {
                     label,
                     instances,
                     field,
+                    published: published.unwrap_or_default(),
                 };
                 values.push((listed, value.span));
             }
@@ -123,8 +148,16 @@ pub(super) fn table<'a>(
             ),
         }
     }
-    if !nodes.is_empty() {
-        check_axes(entry, &text, &spans, &values, nodes, found);
+    if !scope.nodes.is_empty() {
+        check_axes(entry, &text, &spans, &values, scope.nodes, found);
+    }
+    if text.class.is_none()
+        && [&text.rows, &text.columns].into_iter().any(|axis| axis.as_deref() == Some("candidate"))
+    {
+        found.push(
+            Diagnostic::at(entry.place(), format!("{what} does not say whose candidates it lists"))
+                .hint("add `class = \"…\"`, the name of a class".to_owned()),
+        );
     }
     Some(TableSpec {
         name: entry.name.to_string(),
@@ -133,28 +166,36 @@ pub(super) fn table<'a>(
         columns: text.columns,
         values: values.into_iter().map(|(value, _)| value).collect(),
         mean_over: text.mean_over,
-        published: published.map_or_else(BTreeMap::new, |value| figures(entry, &value, found)),
+        published: published.map_or_else(BTreeMap::new, |value| figures.map(entry, &value, found)),
+        overall: overall.map_or_else(Vec::new, |value| {
+            let list = figures.list(entry, &value, found);
+            list.iter().filter_map(serde_json::Value::as_f64).collect()
+        }),
+        class: text.class,
+        draw: text.draw,
     })
 }
 
-struct WrittenValue {
+struct WrittenValue<'a> {
     text: String,
     span: Range<usize>,
     label: Option<String>,
+    published: Option<Spanned<DeValue<'a>>>,
 }
 
-fn one(
+fn one<'a>(
     entry: &Entry<'_>,
     field: &str,
-    value: &Spanned<DeValue<'_>>,
+    value: &Spanned<DeValue<'a>>,
     found: &mut Findings,
-) -> Option<WrittenValue> {
+) -> Option<WrittenValue<'a>> {
     let span = value.span();
     match value.get_ref() {
         DeValue::String(text) => Some(WrittenValue {
             text: text.as_ref().to_owned(),
             span,
             label: None,
+            published: None,
         }),
         DeValue::Table(table) => labelled(entry, table, span, found),
         _ => {
@@ -166,17 +207,21 @@ fn one(
 }
 
 /// `{ value = "eval.top1", label = "Top-1" }`.
-fn labelled(
+fn labelled<'a>(
     entry: &Entry<'_>,
-    table: &DeTable<'_>,
+    table: &DeTable<'a>,
     span: Range<usize>,
     found: &mut Findings,
-) -> Option<WrittenValue> {
-    let (mut text, mut label) = (None, None);
+) -> Option<WrittenValue<'a>> {
+    let (mut text, mut label, mut published) = (None, None, None);
     for (key, value) in table {
         let slot = match key.get_ref().as_ref() {
             "value" => &mut text,
             "label" => &mut label,
+            "published" => {
+                published = Some(value.clone());
+                continue;
+            }
             other => {
                 found.push(
                     Diagnostic::at(
@@ -184,7 +229,7 @@ fn labelled(
                         format!("unknown field `{other}` in a value of a table"),
                     )
                     .label("no such field")
-                    .hint(suggest(other, "fields", ["value", "label"])),
+                    .hint(suggest(other, "fields", ["value", "label", "published"])),
                 );
                 continue;
             }
@@ -206,14 +251,15 @@ fn labelled(
         text,
         span,
         label: label.map(|(label, _)| label),
+        published,
     })
 }
 
-fn many(
+fn many<'a>(
     entry: &Entry<'_>,
-    values: Spanned<DeValue<'_>>,
+    values: Spanned<DeValue<'a>>,
     found: &mut Findings,
-) -> Vec<WrittenValue> {
+) -> Vec<WrittenValue<'a>> {
     if !values.get_ref().is_array() {
         found.push(wrong("values", "a list", &entry.source, &values));
         return Vec::new();
@@ -262,7 +308,7 @@ fn check_axes(
     }
     for (field, name) in named {
         let Some(name) = name else { continue };
-        let class = name == "class" && field != "mean_over";
+        let class = matches!(name.as_str(), "class" | "candidate") && field != "mean_over";
         if class || known.contains_key(name.as_str()) || values.is_empty() {
             continue;
         }
@@ -289,22 +335,4 @@ fn check_axes(
             )),
         );
     }
-}
-
-fn figures(
-    entry: &Entry<'_>,
-    value: &Spanned<DeValue<'_>>,
-    found: &mut Findings,
-) -> BTreeMap<String, serde_json::Value> {
-    let Some(table) = value.get_ref().as_table() else {
-        found.push(
-            wrong("published", "a table", &entry.source, value)
-                .hint("write `published = { 0 = 70.35, 1 = 72.91 }`".to_owned()),
-        );
-        return BTreeMap::new();
-    };
-    table
-        .iter()
-        .map(|(key, value)| (key.get_ref().to_string(), as_json(value.get_ref())))
-        .collect()
 }

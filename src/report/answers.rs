@@ -41,6 +41,8 @@ pub struct AnswersSummary {
     pub given_up: usize,
     /// Distinct attributes, counted class by class.
     pub attributes: usize,
+    /// Attributes that repeat one of the same class.
+    pub duplicates: usize,
     /// Why attempts were invalid, with how often, most frequent first.
     pub reasons: Vec<(String, usize)>,
     /// A few answers of each outcome, invalid ones first.
@@ -77,6 +79,9 @@ impl AnswersSummary {
             .map(|(r, n)| (r.to_owned(), n))
             .collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let classes = 0..answers.classes.len();
+        let attributes: usize = classes.clone().map(|c| answers.candidates(c).len()).sum();
+        let raw: usize = classes.map(|c| answers.raw_candidates(c).count()).sum();
         let samples = [
             (|a: &&Answer| !a.valid) as fn(&&Answer) -> bool,
             |a| a.valid && a.repaired,
@@ -99,9 +104,8 @@ impl AnswersSummary {
             labelled: odd("labelled"),
             dropped: list.iter().map(|answer| answer.dropped.len()).sum(),
             given_up: reached.values().filter(|valid| !**valid).count(),
-            attributes: (0..answers.classes.len())
-                .map(|class| answers.candidates(class).len())
-                .sum(),
+            attributes,
+            duplicates: raw - attributes,
             reasons,
             samples: samples
                 .into_iter()

@@ -6,14 +6,21 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use crate::{
-    artifact::{ClassMetrics, MetricsTable, Paired, Share, Type},
+    artifact::{ClassChange, ClassMetrics, LabelUse, MetricsTable, Paired, Share, Type},
+    digest::Digest,
     table::Cell,
 };
 
-use super::{answers::AnswersSummary, results::Measured};
+use super::{
+    answers::AnswersSummary,
+    attributes::{self, Chosen},
+    results::Measured,
+};
 
 /// The sign of "selected on this split".
 pub(super) const SELECTED: &str = "*";
+/// The sign of a candidate that was chosen.
+pub(super) const KEPT: &str = "✓";
 
 /// How a number is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +48,39 @@ pub(super) struct Reading {
     pub(super) paired: Option<Paired>,
     /// Whether labels of the scored images chose the prompts.
     pub(super) selected: bool,
+    /// Whether it is about a candidate that was chosen.
+    pub(super) kept: bool,
+}
+
+impl Reading {
+    /// A number without anything that qualifies it.
+    const fn plain(value: f64, form: Form) -> Self {
+        Self {
+            value,
+            form,
+            interval: None,
+            paired: None,
+            selected: false,
+            kept: false,
+        }
+    }
+}
+
+/// Which part of a node's result a cell is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct About<'a> {
+    /// One class.
+    pub(super) class: Option<&'a str>,
+    /// One candidate of that class.
+    pub(super) candidate: Option<&'a str>,
 }
 
 /// What a field gives for one node.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Figure {
     Reading(Reading),
+    /// Words.
+    Words(String),
     /// The node failed.
     Failed,
     /// The node has no such number (no baseline, fewer than six classes, not run).
@@ -69,27 +103,52 @@ const METRICS: &[&str] = &[
     "correct",
 ];
 
-/// The number that `field` names; `class` picks one class of a per-class value.
-pub(super) fn read(measured: &Measured, field: &str, class: Option<&str>) -> Figure {
+/// The number, or the words, that `field` names.
+pub(super) fn read(measured: &Measured, field: &str, about: About<'_>) -> Figure {
     match measured {
         Measured::Failed => Figure::Failed,
         Measured::Missing => Figure::Missing,
         Measured::Numbers(value) => path(value, field, false),
-        Measured::Metrics(table) => match class {
+        Measured::Metrics(table) => match about.class {
             Some(class) => of_class(table, field, class),
             None => of_metrics(table, field),
         },
+        Measured::Attributes(list) => {
+            let Some(class) = about.class else {
+                return figure(attributes::of_all(list, field), false);
+            };
+            let Some(entry) = list.classes.iter().find(|entry| entry.class == class) else {
+                return Figure::Missing;
+            };
+            match about.candidate {
+                None => figure(attributes::of_class(entry, field), false),
+                Some(candidate) => {
+                    let (chosen, kept) = attributes::of_candidate(entry, candidate, field);
+                    figure(chosen, kept)
+                }
+            }
+        }
+    }
+}
+
+fn figure(chosen: Chosen, kept: bool) -> Figure {
+    match chosen {
+        Chosen::Number(value) => Figure::Reading(Reading {
+            kept,
+            ..Reading::plain(value, Form::Plain)
+        }),
+        Chosen::Count(count) => Figure::Reading(Reading::plain(count as f64, Form::Count)),
+        Chosen::Words(words) => Figure::Words(words),
+        Chosen::Nothing => Figure::Missing,
+        Chosen::Unknown => Figure::Unknown,
     }
 }
 
 fn of_metrics(table: &MetricsTable, field: &str) -> Figure {
     let plain = |value: f64, form| {
         Figure::Reading(Reading {
-            value,
-            form,
-            interval: None,
-            paired: None,
             selected: table.selected_on_this_split,
+            ..Reading::plain(value, form)
         })
     };
     let paired = |get: fn(&Paired) -> (Option<f64>, Form)| {
@@ -116,11 +175,10 @@ fn of_metrics(table: &MetricsTable, field: &str) -> Figure {
         "difference" => match table.paired {
             None => Figure::Missing,
             Some(paired) => Figure::Reading(Reading {
-                value: paired.difference,
-                form: Form::Points,
-                interval: None,
+                interval: Some((paired.low, paired.high)),
                 paired: Some(paired),
                 selected: table.selected_on_this_split,
+                ..Reading::plain(paired.difference, Form::Points)
             }),
         },
         _ => {
@@ -131,33 +189,37 @@ fn of_metrics(table: &MetricsTable, field: &str) -> Figure {
 }
 
 fn of_class(table: &MetricsTable, field: &str, class: &str) -> Figure {
-    let Some(ClassMetrics { top1, .. }) = table.per_class.iter().find(|c| c.class == class) else {
+    let found = table.per_class.iter().find(|c| c.class == class);
+    let Some(ClassMetrics { top1, change, .. }) = found else {
         return Figure::Missing;
     };
-    let count = |value: u64| {
+    let plain = |value: f64, form| {
         Figure::Reading(Reading {
-            value: value as f64,
-            form: Form::Count,
-            interval: None,
-            paired: None,
             selected: table.selected_on_this_split,
+            ..Reading::plain(value, form)
         })
+    };
+    let change = |get: fn(&ClassChange) -> Option<f64>, form| {
+        change.as_ref().and_then(get).map_or(Figure::Missing, |value| plain(value, form))
     };
     match field {
         "per_class" => share(top1, table),
-        "images" => count(top1.total),
-        "correct" => count(top1.correct),
+        "images" => plain(top1.total as f64, Form::Count),
+        "correct" => plain(top1.correct as f64, Form::Count),
+        "difference" => change(|c| Some(c.difference), Form::Points),
+        "won" => change(|c| Some(c.won as f64), Form::Count),
+        "lost" => change(|c| Some(c.lost as f64), Form::Count),
+        "p_value" => change(|c| c.p_value, Form::Probability),
+        "p_holm" => change(|c| c.p_holm, Form::Probability),
         _ => Figure::Unknown,
     }
 }
 
 fn share(share: &Share, table: &MetricsTable) -> Figure {
     Figure::Reading(Reading {
-        value: share.percent,
-        form: Form::Percent,
         interval: Some((share.low, share.high)),
-        paired: None,
         selected: table.selected_on_this_split,
+        ..Reading::plain(share.percent, Form::Percent)
     })
 }
 
@@ -180,35 +242,50 @@ fn path(value: &Value, field: &str, selected: bool) -> Figure {
     match at {
         Value::Null => Figure::Missing,
         value => value.as_f64().map_or(Figure::Unknown, |value| {
+            let form = if at.is_u64() {
+                Form::Count
+            } else if field.ends_with("_percent") {
+                Form::Percent
+            } else {
+                Form::Plain
+            };
             Figure::Reading(Reading {
-                value,
-                form: if at.is_u64() {
-                    Form::Count
-                } else if field.ends_with("_percent") {
-                    Form::Percent
-                } else {
-                    Form::Plain
-                },
-                interval: None,
-                paired: None,
                 selected,
+                ..Reading::plain(value, form)
             })
         }),
     }
 }
 
-/// Names of the numbers that a node with an artifact of `type` has; with
-/// `class`, those that it has for each class.
-pub(super) fn fields(r#type: Type, class: bool) -> Vec<String> {
+/// What the rows and columns of a table are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grain {
+    /// Whole results.
+    Whole,
+    /// Classes.
+    Class,
+    /// Candidates of one class.
+    Candidate,
+}
+
+/// Names of the numbers that a node with an artifact of `type` has for each `grain`.
+pub(super) fn fields(r#type: Type, grain: Grain) -> Vec<String> {
     let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
-    match (r#type, class) {
-        (Type::Metrics, true) => owned(&["per_class", "images", "correct"]),
-        (Type::Metrics, false) => {
+    match (r#type, grain) {
+        (Type::Metrics, Grain::Class) => owned(&[
+            "per_class", "difference", "won", "lost", "p_value", "p_holm", "images", "correct",
+        ]),
+        (Type::Metrics, Grain::Whole) => {
             let mut names: Vec<String> = owned(METRICS);
             names.retain(|name| name != "per_class");
             names
         }
-        (Type::Answers, false) => {
+        (Type::Attributes, Grain::Whole) => owned(attributes::FIELDS),
+        (Type::Attributes, Grain::Class) => attributes::class_fields(),
+        (Type::Attributes, Grain::Candidate) => owned(attributes::CANDIDATE_FIELDS),
+        (Type::TextEmbeddings, Grain::Whole) => owned(&["texts", "candidates", "repeats"]),
+        (Type::Weights, Grain::Whole) => owned(&["epochs", "loss", "accuracy_percent"]),
+        (Type::Answers, Grain::Whole) => {
             let value = serde_json::to_value(AnswersSummary::default()).unwrap_or_default();
             let fields = value.as_object().into_iter().flatten();
             let numbers = fields.filter(|(_, value)| value.is_number());
@@ -235,11 +312,18 @@ pub(super) fn is_metrics_path(field: &str) -> bool {
         confusion: Vec::new(),
         paired: Some(Paired {
             difference: 0.0,
+            low: 0.0,
+            high: 0.0,
             won: 0,
             lost: 0,
             p_value: Some(1.0),
         }),
         selected_on_this_split: false,
+        scored: LabelUse {
+            data: Digest::of(b""),
+            split: String::new(),
+            rows: String::new(),
+        },
         curve: Vec::new(),
     };
     let list = ["per_class.", "confusion.", "curve."];
@@ -251,16 +335,25 @@ impl Reading {
     /// The reading as a table's cell.
     pub(super) fn cell(&self) -> Cell {
         let mut cell = Cell {
-            mark: if self.selected { SELECTED } else { "" },
+            mark: match (self.selected, self.kept) {
+                (true, _) => SELECTED,
+                (false, true) => KEPT,
+                (false, false) => "",
+            },
             ..Cell::number(self.value, write(self.value, self.form))
         };
         if let Some((low, high)) = self.interval {
-            cell.detail = format!("[{low:.1}, {high:.1}]");
+            let written = |end: f64| match self.form {
+                Form::Points => format!("{end:+.1}"),
+                _ => format!("{end:.1}"),
+            };
+            cell.detail = format!("[{}, {}]", written(low), written(high));
             cell.more = vec![("low", low), ("high", high)];
         }
         if let Some(paired) = self.paired {
-            cell.detail = format!("won {}, lost {}", paired.won, paired.lost);
-            cell.more = vec![("won", paired.won as f64), ("lost", paired.lost as f64)];
+            let _ = write!(cell.detail, ", won {}, lost {}", paired.won, paired.lost);
+            cell.more.push(("won", paired.won as f64));
+            cell.more.push(("lost", paired.lost as f64));
             if let Some(p) = paired.p_value {
                 let _ = write!(cell.detail, ", {}", write_p(p));
                 cell.more.push(("p", p));
@@ -312,7 +405,7 @@ mod tests {
 
     #[test]
     fn every_named_field_of_metrics_is_a_path_or_a_name() {
-        for field in fields(Type::Metrics, false) {
+        for field in fields(Type::Metrics, Grain::Whole) {
             assert!(is_metrics_path(&field), "{field}");
         }
         assert!(is_metrics_path("top1.low") && is_metrics_path("paired.won"));

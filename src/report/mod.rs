@@ -2,6 +2,7 @@
 //! HTML page and drawings of the graph. Nobody but `cmd` imports this room.
 
 mod answers;
+mod attributes;
 mod events;
 mod figure;
 pub mod graph_text;
@@ -25,7 +26,7 @@ pub use self::{
     answers::AnswersSummary,
     events::EventLog,
     html::html,
-    page::{Page, PageInput, PageNode, Provenance, RunInfo, State},
+    page::{Epoch, Page, PageInput, PageNode, Provenance, RunInfo, State},
     plain::Plain,
     progress::Progress,
     results::{Measured, Problem, build_tables, check_tables},

@@ -1,6 +1,6 @@
 //! All that the HTML page shows, as plain data that whoever has the records fills in.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{answers::AnswersSummary, sketch::source_words};
@@ -115,6 +115,17 @@ pub struct PageNode {
     pub attributes: Option<Attributes>,
     /// For an LLM's answers: what became of them.
     pub answers: Option<AnswersSummary>,
+    /// For trained weights: what each epoch saw.
+    pub curve: Vec<Epoch>,
+}
+
+/// One epoch of training, as `curve.json` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Mean loss over its images.
+    pub loss: f64,
+    /// Share of its images that were right, in percent, while it trained.
+    pub accuracy: f64,
 }
 
 /// A connected port.

@@ -10,12 +10,13 @@ use serde_json::Value;
 pub use self::problems::{Problem, check_tables};
 use self::{
     cells::{Flags, figure_cell},
-    problems::{quoted, unknown_field},
+    problems::{grain, quoted, unknown_field},
 };
-use super::figure::{self, Figure, Form};
+use super::figure::{self, About, Figure, Form};
 use crate::{
-    artifact::{MetricsTable, Type},
+    artifact::{Attributes, MetricsTable, Type},
     pipeline::{Graph, NodeId, Point, TableSpec, TableValue},
+    stats::contradicts,
     table::{Cell, Column, Note, Table},
 };
 
@@ -27,6 +28,8 @@ const MOST_TABLES: usize = 64;
 pub enum Measured {
     /// Its metrics.
     Metrics(Box<MetricsTable>),
+    /// What it chose.
+    Attributes(Box<Attributes>),
     /// Numbers of another artifact, by name (for answers, an [`super::AnswersSummary`]).
     Numbers(Value),
     /// It failed.
@@ -137,13 +140,25 @@ impl Builder<'_> {
     fn points(&self, axis: &str) -> Vec<Point> {
         let mut points = Vec::new();
         for id in self.spec.values.iter().flat_map(|value| &value.instances) {
-            if axis == "class" {
-                if let Measured::Metrics(table) = (self.measured)(*id) {
-                    for class in table.per_class {
-                        let point = Point::Text(class.class);
-                        if !points.contains(&point) {
-                            points.push(point);
-                        }
+            if axis == "class" || axis == "candidate" {
+                let names: Vec<String> = match ((self.measured)(*id), axis) {
+                    (Measured::Metrics(table), "class") => {
+                        table.per_class.into_iter().map(|class| class.class).collect()
+                    }
+                    (Measured::Attributes(list), "class") => {
+                        list.classes.into_iter().map(|entry| entry.class).collect()
+                    }
+                    (Measured::Attributes(list), _) => (list.classes.into_iter())
+                        .filter(|entry| Some(&entry.class) == self.spec.class.as_ref())
+                        .flat_map(|entry| entry.candidates)
+                        .map(|candidate| candidate.attribute)
+                        .collect(),
+                    _ => Vec::new(),
+                };
+                for name in names {
+                    let point = Point::Text(name);
+                    if !points.contains(&point) {
+                        points.push(point);
                     }
                 }
             } else if let Some(point) = self.graph.node(*id).at.get(axis)
@@ -184,6 +199,7 @@ impl Builder<'_> {
         let mut table = Table {
             name: spec.name.clone(),
             title: spec.title.clone().unwrap_or_else(|| spec.name.clone()),
+            draw: spec.draw,
             ..Table::default()
         };
         for (i, (axis, point)) in fixed.iter().enumerate() {
@@ -197,39 +213,44 @@ impl Builder<'_> {
         let mut flags = Flags::default();
         let mut used = BTreeSet::new();
         // Cells first, as published figures decide which columns there are.
-        let mut body: Vec<Vec<(Cell, Option<f64>)>> = Vec::new();
-        for row in &rows {
+        let mut body: Vec<Vec<(Cell, Option<Value>)>> = Vec::new();
+        for (r, row) in rows.iter().enumerate() {
             let mut line = Vec::new();
-            for (point, value) in &columns {
+            for (c, (point, value)) in columns.iter().enumerate() {
                 let value = match (row, value) {
                     (Line::Value(i), _) | (_, Line::Value(i)) => *i,
                     _ => continue,
                 };
                 let cell = self.cell(fixed, row, point, value, &mut flags);
-                line.push((cell, self.published(row, point, value, &mut used)));
+                let published = self.published((r, row), (c, point), value, &mut used);
+                line.push((cell, published));
             }
             body.push(line);
         }
-        let published: Vec<bool> = (0..columns.len())
+        let published: Vec<Shown> = (0..columns.len())
             .map(|i| {
-                body.iter()
-                    .any(|line| line.get(i).is_some_and(|(_, p)| p.is_some()))
+                let figures = body.iter().filter_map(|line| line.get(i)?.1.as_ref());
+                let kinds = figures.map(|f| if f.is_number() { Shown::Numbers } else { Shown::Words });
+                kinds.max().unwrap_or(Shown::Nothing)
             })
             .collect();
+        let contradictions = self.contradictions(&columns, &body);
         for ((point, value), published) in columns.iter().zip(&published) {
             let head = self.head(point, value);
             let several = columns.len() > 1;
             table.columns.push(Column::numbers(head.clone()));
-            if *published && several {
-                table
-                    .columns
-                    .push(Column::numbers(format!("{head} published")));
-                table
-                    .columns
-                    .push(Column::numbers(format!("{head} − published")));
-            } else if *published {
-                table.columns.push(Column::numbers("published"));
-                table.columns.push(Column::numbers("difference"));
+            let (beside, minus) = if several {
+                (format!("{head} published"), format!("{head} − published"))
+            } else {
+                ("published".to_owned(), "difference".to_owned())
+            };
+            match published {
+                Shown::Nothing => {}
+                Shown::Words => table.columns.push(Column::words(beside)),
+                Shown::Numbers => {
+                    table.columns.push(Column::numbers(beside));
+                    table.columns.push(Column::numbers(minus));
+                }
             }
         }
         for (row, line) in rows.iter().zip(body) {
@@ -237,13 +258,21 @@ impl Builder<'_> {
             for ((cell, figure), published) in line.into_iter().zip(&published) {
                 let ours = cell.number;
                 cells.push(cell);
-                if *published {
-                    cells.extend(beside(ours, figure));
+                match published {
+                    Shown::Nothing => {}
+                    Shown::Words => cells.push(figure.map_or_else(Cell::default, |figure| {
+                        Cell::words(figure.as_str().unwrap_or_default())
+                    })),
+                    Shown::Numbers => {
+                        cells.extend(beside(ours, figure.and_then(|figure| figure.as_f64())));
+                    }
                 }
             }
             table.rows.push(cells);
         }
-        self.notes(&mut table, &flags, &rows, &used, published.contains(&true));
+        let compared = published.contains(&Shown::Numbers);
+        self.notes(&mut table, &flags, &rows, &used, compared);
+        table.notes.extend(contradictions);
         table
     }
 
@@ -284,11 +313,15 @@ impl Builder<'_> {
         let spec = self.spec;
         let value = &spec.values[value];
         let mut wanted: Vec<(&str, &Point)> = fixed.iter().map(|(a, p)| (a.as_str(), p)).collect();
-        let mut class = None;
+        let mut about = About {
+            class: spec.class.as_deref(),
+            candidate: None,
+        };
         for (line, axis) in [(row, &spec.rows), (column, &spec.columns)] {
             if let (Line::Point(point), Some(axis)) = (line, axis) {
                 match point {
-                    Point::Text(name) if axis == "class" => class = Some(name.as_str()),
+                    Point::Text(name) if axis == "class" => about.class = Some(name.as_str()),
+                    Point::Text(name) if axis == "candidate" => about.candidate = Some(name.as_str()),
                     point => wanted.push((axis, point)),
                 }
             }
@@ -309,42 +342,79 @@ impl Builder<'_> {
                 };
                 wanted.iter().all(|(axis, point)| fits(axis, point))
             })
-            .map(|id| figure::read(&(self.measured)(*id), &value.field, class))
+            .map(|id| figure::read(&(self.measured)(*id), &value.field, about))
             .collect();
         figure_cell(&figures, spec.mean_over.is_some(), flags)
     }
 
-    /// The published figure of a cell; `used` collects the keys that were found.
+    /// The published figure of a cell, a number or words; `used` collects the keys
+    /// that were found.
     fn published(
         &self,
-        row: &Line,
-        column: &Line,
+        (r, row): (usize, &Line),
+        (c, column): (usize, &Line),
         value: usize,
         used: &mut BTreeSet<String>,
-    ) -> Option<f64> {
+    ) -> Option<Value> {
         let spec = self.spec;
+        let listed = &spec.values[value].published;
+        if !listed.is_empty() {
+            // In the order of the rows; of a value that is a row by itself, of the columns.
+            return listed.get(if spec.rows.is_some() { r } else { c }).cloned();
+        }
         let names = |line: &Line, key: &str| match line {
             Line::Point(point) => same_point(key, point),
             Line::Value(i) => key == spec.values[*i].label || key == spec.values[*i].field,
             Line::Whole => false,
         };
         let (key, mut found) = spec.published.iter().find(|(key, _)| names(row, key))?;
+        if let Value::Array(list) = found {
+            found = list.get(c)?;
+        }
         if let (Line::Point(_), Value::Object(map)) = (column, found) {
             found = map.iter().find(|(key, _)| names(column, key))?.1;
         }
-        // A bare number belongs to the first value.
-        let number = match found {
+        let in_order = spec.published[key].is_array();
+        // A bare figure belongs to the first value.
+        let figure = match found {
             Value::Object(map) => {
                 let value = Line::Value(value);
-                map.iter().find(|(key, _)| names(&value, key))?.1.as_f64()
+                map.iter().find(|(key, _)| names(&value, key))?.1
             }
-            other if value == 0 || spec.rows.is_none() => other.as_f64(),
-            _ => None,
+            other if value == 0 || spec.rows.is_none() || in_order => other,
+            _ => return None,
         };
-        if number.is_some() {
-            used.insert(key.clone());
+        if !figure.is_number() && !figure.is_string() {
+            return None;
         }
-        number
+        used.insert(key.clone());
+        Some(figure.clone())
+    }
+
+    /// Published columns of classes whose mean is not the published overall figure:
+    /// on as many images of each class the two are the same number.
+    fn contradictions(
+        &self,
+        columns: &[(Line, Line)],
+        body: &[Vec<(Cell, Option<Value>)>],
+    ) -> Vec<Note> {
+        if self.spec.rows.as_deref() != Some("class") {
+            return Vec::new();
+        }
+        let mut notes = Vec::new();
+        for (c, ((point, value), overall)) in columns.iter().zip(&self.spec.overall).enumerate() {
+            let classes: Option<Vec<f64>> = (body.iter())
+                .map(|line| line.get(c)?.1.as_ref()?.as_f64())
+                .collect();
+            let mean = classes.and_then(|classes| contradicts(*overall, &classes));
+            if let Some(mean) = mean {
+                notes.push(Note::new(format!(
+                    "The published column {} contradicts itself: the mean of its classes is {mean:.2}, its overall accuracy {overall:.2}.",
+                    self.head(point, value)
+                )));
+            }
+        }
+        notes
     }
 
     fn notes(
@@ -380,20 +450,26 @@ impl Builder<'_> {
                 quoted(&left)
             )));
         }
-        let by_class = [&spec.rows, &spec.columns]
-            .into_iter()
-            .any(|a| a.as_deref() == Some("class"));
+        let grain = grain(spec);
         for value in &spec.values {
             let output = value
                 .instances
                 .first()
                 .map(|id| self.graph.node(*id).output);
-            if let Some((message, hint)) = output.and_then(|o| unknown_field(o, value, by_class)) {
+            if let Some((message, hint)) = output.and_then(|o| unknown_field(o, value, grain)) {
                 let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
                 notes.push(Note::new(format!("{message}{hint}.")));
             }
         }
     }
+}
+
+/// What is shown beside a column: nothing, published words, published numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Shown {
+    Nothing,
+    Words,
+    Numbers,
 }
 
 /// A published figure and ours minus it.
@@ -438,7 +514,7 @@ fn default_table(graph: &Graph, measured: &dyn Fn(NodeId) -> Measured) -> Option
         .into_iter()
         .filter(|field| {
             let exists = |(_, m): &(NodeId, Measured)| {
-                matches!(figure::read(m, field, None), Figure::Reading(_))
+                matches!(figure::read(m, field, About::default()), Figure::Reading(_))
             };
             *field == "top1" || evaluations.iter().any(exists)
         })
@@ -454,7 +530,7 @@ fn default_table(graph: &Graph, measured: &dyn Fn(NodeId) -> Measured) -> Option
     for (id, measured) in &evaluations {
         let figures = fields
             .iter()
-            .map(|field| figure::read(measured, field, None));
+            .map(|field| figure::read(measured, field, About::default()));
         let cells = figures.map(|figure| figure_cell(&[figure], false, &mut flags));
         let row = std::iter::once(Cell::head(&graph.node(*id).id)).chain(cells.collect::<Vec<_>>());
         table.rows.push(row.collect());

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 
 use crate::{
-    artifact::{ClassMetrics, MetricsTable, Output, Paired, Share, Type},
+    artifact::{ClassMetrics, LabelUse, MetricsTable, Output, Paired, Share, Type},
     digest::Digest,
     node::{Ctx, Done, Inputs, KindInfo, Node, Parsed},
     pipeline::{Exec, Graph, Instance, NodeId, Point, Source, TableSpec, TableValue},
@@ -203,6 +203,9 @@ pub(super) fn refinement() -> Graph {
         columns: None,
         values: vec![value("eval.top1", evaluations)],
         mean_over: None,
+        overall: Vec::new(),
+        class: None,
+        draw: None,
         published: [("0", 70.35), ("1", 72.91), ("2", 70.75), ("3", 69.67)]
             .map(|(n, figure)| (n.to_owned(), json!(figure)))
             .into(),
@@ -227,6 +230,9 @@ pub(super) fn matrix(seeds: i64, most: i64) -> Graph {
         columns: None,
         values: vec![value("eval.top1", evaluations)],
         mean_over: None,
+        overall: Vec::new(),
+        class: None,
+        draw: None,
         published: BTreeMap::new(),
     });
     sample.0
@@ -254,6 +260,7 @@ pub(super) fn value(label: &str, instances: Vec<NodeId>) -> TableValue {
             .split_once('.')
             .map_or(label, |(_, field)| field)
             .into(),
+        published: Vec::new(),
     }
 }
 
@@ -293,6 +300,7 @@ pub(super) fn metrics(level: u64, selected: bool) -> MetricsTable {
         .map(|(i, class)| ClassMetrics {
             class: (*class).into(),
             top1: share(540 + (i as u64 * 137 + level * 29) % 430, 1000),
+            change: None,
         })
         .collect();
     let correct = per_class.iter().map(|c| c.top1.correct).sum();
@@ -315,11 +323,18 @@ pub(super) fn metrics(level: u64, selected: bool) -> MetricsTable {
         confusion,
         paired: (level > 0).then(|| Paired {
             difference: 2.56 - level as f64,
+            low: 1.96 - level as f64,
+            high: 3.16 - level as f64,
             won: 612 - level,
             lost: 356,
             p_value: (!selected).then_some(0.0123 / level as f64),
         }),
         selected_on_this_split: selected,
+        scored: LabelUse {
+            data: Digest::of(b"labels"),
+            split: "test".into(),
+            rows: "all".into(),
+        },
         curve: Vec::new(),
     }
 }

@@ -46,6 +46,7 @@ use crate::models::image::Rgb8;
 
 pub use self::{
     folder::write_folder,
+    tokenizer::words,
     train::{Learned, TrainState, Trainer},
 };
 

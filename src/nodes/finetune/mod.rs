@@ -2,7 +2,6 @@
 //! labelled split; its artifact is a model folder.
 
 mod checkpoint;
-mod draw;
 
 use std::collections::BTreeSet;
 
@@ -11,10 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::{
-    checkpoint::{Checkpoint, Epoch},
-    draw::Draw,
-};
+use self::checkpoint::{Checkpoint, Epoch};
 use crate::{
     artifact::{Content, Embeddings, LabelUse, Output, Type, json_bytes},
     models::{
@@ -22,6 +18,7 @@ use crate::{
         image::Rgb8,
     },
     node::{Accept, CLIP_CONFIG, CLIP_WEIGHTS, Complaint, Ctx, Done, Inputs, Item, Keep, Kind, Node, Pool, Port},
+    nodes::draw::Draw,
 };
 
 /// Raised when the numbers of an epoch change.
@@ -177,8 +174,8 @@ impl Node for Finetune {
             train.classes().names().len()
         );
         let mut trainer = self.trainer(inputs, done, ctx)?;
-        let order = Draw::new(self.seed, self.stream, epoch, "order").order(train.len());
-        let mut draw = Draw::new(self.seed, self.stream, epoch, "prompts");
+        let order = self.draw(epoch, "order").order(train.len());
+        let mut draw = self.draw(epoch, "prompts");
         let mut texts = pick(&prompts, &mut draw);
         let (mut loss, mut right) = (0.0, 0);
         let steps = order.len().div_ceil(self.batch_size) as u64;
@@ -279,6 +276,13 @@ impl Finetune {
             trainer.restore(Checkpoint::decode(value)?.state)?;
         }
         Ok(trainer)
+    }
+
+    /// Random numbers of one purpose in one epoch: the order of images, the choice of
+    /// prompts. No epoch sees what another one drew, so a resumed epoch draws alike.
+    fn draw(&self, epoch: usize, purpose: &str) -> Draw {
+        let key = json!({"seed": self.seed, "stream": self.stream, "epoch": epoch, "purpose": purpose});
+        Draw::new("runner finetune draws v1", &key)
     }
 }
 

@@ -34,6 +34,9 @@ enum Json {
     /// The model can write nothing but a valid object: at every token it draws
     /// from those that fit.
     Schema,
+    /// The whole text, without space around it, is one attribute: a description
+    /// in free words.
+    Text,
     /// The raw text is kept, nothing is parsed.
     Off,
 }
@@ -407,7 +410,8 @@ An answer is valid when its text is one JSON object with exactly feature1 … fe
 all non-empty strings. One in a code fence or with text around it is repaired and
 counted apart. An invalid answer is asked again with other random numbers, at most
 `attempts` times; a class without any valid answer keeps what it had, with a warning.
-With `json = "schema"` a local model can write nothing else: at each token it draws from
+With `json = "text"` the whole answer is one attribute, such as a sentence that describes
+the class; only an empty one is asked again. With `json = "schema"` a local model can write nothing else: at each token it draws from
 those that fit, and tokens without an alternative are not even drawn; a server is sent
 the schema as `response_format`.
 
@@ -432,7 +436,7 @@ again. What looks wrong is flagged in any case: `fur_color` (name_like), `featur
 (field_name), `wing span: large` (labelled), more than three words.
 
 Numbers for tables: first_invalid_percent, invalid_percent, attempts, valid, repaired,
-invalid, truncated, given_up, attributes, over_three_words, name_like, field_names,
+invalid, truncated, given_up, attributes, duplicates, over_three_words, name_like, field_names,
 labelled, dropped.
 
 Artifact: `answers.jsonl` (class, sample, attempt, prompt, text, token_ids, finish,

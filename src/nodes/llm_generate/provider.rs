@@ -104,7 +104,7 @@ fn requests(node: &LlmGenerate, llm: &Llm, tries: &[&Try]) -> Result<Vec<Request
         Json::Schema => Some(Arc::new(
             llm.attributes_grammar(node.attributes, node.max_chars)?,
         )),
-        Json::Free | Json::Off => None,
+        Json::Free | Json::Text | Json::Off => None,
     };
     let mut requests: Vec<Request> = Vec::with_capacity(tries.len());
     for (i, attempt) in tries.iter().enumerate() {

@@ -26,6 +26,16 @@ impl LlmGenerate {
                 ..Read::default()
             };
         }
+        if self.json == Json::Text {
+            let sentence = text.trim();
+            let empty = sentence.is_empty();
+            return Read {
+                attributes: if empty { Vec::new() } else { vec![sentence.to_owned()] },
+                valid: !empty,
+                reason: empty.then(|| "it is empty".to_owned()),
+                ..Read::default()
+            };
+        }
         let (written, repaired) = match parse(text, self.attributes) {
             Parsed::Valid(attributes) => (attributes, false),
             Parsed::Repaired(attributes) => (attributes, true),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use super::super::figure::{Figure, Form, Reading, SELECTED, write};
+use super::super::figure::{Figure, Form, KEPT, Reading, SELECTED, write};
 use crate::table::{Cell, Note};
 
 /// The sign of a mean over fewer points than asked.
@@ -16,6 +16,7 @@ pub(super) enum Flag {
     Interval,
     Deviation,
     Paired,
+    Kept,
 }
 
 /// Which notes a table needs.
@@ -44,12 +45,15 @@ impl Flags {
             Flag::Deviation => {
                 let axis = mean_over.unwrap_or("all points");
                 Note::new(format!(
-                    "Mean over `{axis}` ± the sample's standard deviation."
+                    "Mean over `{axis}` ± the sample's standard deviation; where `images` stands, ± half the \
+                     mean width of the 95% intervals over images."
                 ))
             }
+            Flag::Kept => Note::marked(KEPT, "kept."),
             Flag::Paired => Note::new(
-                "Difference from the baseline in percentage points; won and lost: images that only this \
-                 classifier, and only the baseline, got right; p: McNemar's exact test.",
+                "Difference from the baseline in percentage points, in brackets its 95% bootstrap interval; \
+                 won and lost: images that only this classifier, and only the baseline, got right; p: \
+                 McNemar's exact test.",
             ),
         };
         self.0.iter().map(note).collect()
@@ -67,6 +71,7 @@ pub(super) fn figure_cell(figures: &[Figure], mean: bool, flags: &mut Flags) -> 
         .collect();
     let cell = match readings.as_slice() {
         [] if figures.is_empty() => return Cell::default(),
+        [] if matches!(figures, [Figure::Words(_), ..]) => words(figures),
         [] if figures.contains(&Figure::Unknown) => Cell {
             text: "?".into(),
             ..Cell::missing()
@@ -74,8 +79,9 @@ pub(super) fn figure_cell(figures: &[Figure], mean: bool, flags: &mut Flags) -> 
         [] if figures.contains(&Figure::Failed) => Cell::failed(),
         [] => Cell::missing(),
         [first, ..] if !mean || figures.len() == 1 => {
-            flags.raise(Flag::Interval, first.interval.is_some());
+            flags.raise(Flag::Interval, first.interval.is_some() && first.paired.is_none());
             flags.raise(Flag::Paired, first.paired.is_some());
+            flags.raise(Flag::Kept, first.kept && !first.selected);
             first.cell()
         }
         [first, ..] => {
@@ -87,6 +93,19 @@ pub(super) fn figure_cell(figures: &[Figure], mean: bool, flags: &mut Flags) -> 
     };
     flags.raise(Flag::Selected, cell.mark.contains(SELECTED));
     cell
+}
+
+/// Different words of several nodes, each once.
+fn words(figures: &[Figure]) -> Cell {
+    let mut all: Vec<&str> = Vec::new();
+    for figure in figures {
+        if let Figure::Words(words) = figure
+            && !all.contains(&words.as_str())
+        {
+            all.push(words);
+        }
+    }
+    Cell::words(all.join(" / "))
 }
 
 /// Mean and sample deviation (divisor n − 1) of `readings`.
@@ -104,6 +123,14 @@ fn mean_cell(readings: &[&Reading], first: &Reading, asked: usize) -> Cell {
         let written = write(deviation, form);
         cell.detail = format!("± {}", written.trim_start_matches('+'));
         cell.more = vec![("deviation", deviation), ("n", n)];
+        let halves: Option<Vec<f64>> = (readings.iter())
+            .map(|r| r.interval.map(|(low, high)| (high - low) / 2.0))
+            .collect();
+        if let Some(halves) = halves {
+            let half = halves.iter().sum::<f64>() / n;
+            let _ = write!(cell.detail, ", images ± {half:.1}");
+            cell.more.push(("images", half));
+        }
     }
     if readings.len() < asked {
         let comma = if cell.detail.is_empty() { "" } else { ", " };

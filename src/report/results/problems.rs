@@ -1,9 +1,12 @@
 //! What is wrong with an entry of `[tables]`, said before a run and below the table.
 
-use super::{super::figure, axes};
+use super::{
+    super::figure::{self, Grain},
+    axes,
+};
 use crate::{
     artifact::Type,
-    pipeline::{Graph, TableValue},
+    pipeline::{Graph, TableSpec, TableValue},
 };
 
 /// An entry of `[tables]` that cannot give what it asks for.
@@ -21,15 +24,13 @@ pub struct Problem {
 pub fn check_tables(graph: &Graph) -> Vec<Problem> {
     let mut problems = Vec::new();
     for spec in &graph.tables {
-        let by_class = [&spec.rows, &spec.columns]
-            .into_iter()
-            .any(|axis| axis.as_deref() == Some("class"));
+        let grain = grain(spec);
         for value in &spec.values {
             let Some(first) = value.instances.first() else {
                 continue;
             };
             let output = graph.node(*first).output;
-            if let Some((message, hint)) = unknown_field(output, value, by_class) {
+            if let Some((message, hint)) = unknown_field(output, value, grain) {
                 problems.push(Problem {
                     table: spec.name.clone(),
                     message,
@@ -42,7 +43,7 @@ pub fn check_tables(graph: &Graph) -> Vec<Problem> {
             .flatten()
         {
             let known = axes(graph, &spec.values);
-            if axis != "class" && !known.contains(axis.as_str()) {
+            if axis != "class" && axis != "candidate" && !known.contains(axis.as_str()) {
                 let known: Vec<_> = known.into_iter().collect();
                 problems.push(Problem {
                     table: spec.name.clone(),
@@ -58,13 +59,27 @@ pub fn check_tables(graph: &Graph) -> Vec<Problem> {
     problems
 }
 
+/// What the rows and columns of a table are about.
+pub(super) fn grain(spec: &TableSpec) -> Grain {
+    let on = |name: &str| {
+        let axes = [&spec.rows, &spec.columns];
+        axes.into_iter().any(|axis| axis.as_deref() == Some(name))
+    };
+    match (on("candidate"), on("class")) {
+        (true, _) => Grain::Candidate,
+        (false, true) => Grain::Class,
+        (false, false) => Grain::Whole,
+    }
+}
+
 /// Why `value.field` names no number, with a hint.
 pub(super) fn unknown_field(
     output: Type,
     value: &TableValue,
-    by_class: bool,
+    grain: Grain,
 ) -> Option<(String, Option<String>)> {
-    let known = figure::fields(output, by_class);
+    let known = figure::fields(output, grain);
+    let by_class = grain != Grain::Whole;
     let field = value.field.as_str();
     if known.iter().any(|name| name == field) {
         return None;
@@ -83,6 +98,11 @@ pub(super) fn unknown_field(
             format!("`{label}` is one value for all classes"),
             Some(hint),
         ));
+    }
+    let whole = figure::fields(output, Grain::Whole);
+    if known.is_empty() && whole.iter().any(|name| name == field) {
+        let hint = "leave `class` out of `rows` and `columns`, or show it in a table of its own".to_owned();
+        return Some((format!("`{label}` is one value for all classes"), Some(hint)));
     }
     if known.is_empty() {
         let message = format!("`{label}` names a node that gives {output}, which have no numbers");

@@ -31,8 +31,7 @@ impl Bpe {
     }
 
     fn new() -> Result<Self> {
-        let mut file = String::new();
-        GzDecoder::new(MERGES_GZ).read_to_string(&mut file)?;
+        let file = merges()?;
         let bytes = byte_tokens();
         let mut tokens: HashMap<String, u32> = HashMap::new();
         for (character, token) in byte_characters().into_iter().zip(bytes) {
@@ -95,6 +94,13 @@ impl Bpe {
         }
         ids.extend(tokens.into_iter().filter(|&token| token != GONE));
     }
+}
+
+/// The text of the merges: a line of version, then a pair a line.
+pub(super) fn merges() -> Result<String> {
+    let mut file = String::new();
+    GzDecoder::new(MERGES_GZ).read_to_string(&mut file)?;
+    Ok(file)
 }
 
 /// Stands where a token was merged into the one before.

@@ -5,6 +5,7 @@
 //! `CLIPTokenizerFast`, which reads a folder's `tokenizer.json`.
 
 mod bpe;
+mod words;
 
 use std::{path::Path, sync::OnceLock};
 
@@ -17,6 +18,7 @@ use crate::models::tokenizer as file;
 
 #[cfg(test)]
 pub(super) use self::bpe::byte_characters;
+pub use self::words::words;
 
 /// Starts every text.
 pub const START: u32 = 49_406;
