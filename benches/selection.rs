@@ -1,28 +1,42 @@
-//! Greedy selection beside the study's loop: 100 candidates, 10 classes, 10,000
-//! images, 1,024 dimensions. `cargo bench --bench selection`
+//! Three rounds of greedy selection beside the study's loop: 100 candidates a
+//! round, 10 classes, 10,000 images, 1,024 dimensions; then all classes' prompts
+//! chosen together from the candidates of all rounds.
+//! `cargo bench --bench selection`
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(
     clippy::unwrap_used,
     reason = "a benchmark stops at the first surprise"
 )]
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use runner::{
     artifact::{Artifact, Attributes, Content, Embeddings, LabelUse, Manifest, Row},
     digest::Digest,
-    node::{ArtifactFiles, Ctx, Done, Input, Inputs},
+    node::{ArtifactFiles, Budget, Ctx, Done, Input, Inputs},
     nodes::kind,
 };
-use toml::{Spanned, de::DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
 const IMAGES: usize = 10_000;
 const CLASSES: usize = 10;
 const CANDIDATES: usize = 100;
+const ROUNDS: usize = 3;
 const DIM: usize = 1024;
-/// Candidates that the plain loop tries, of class 0.
+/// Candidates of class 0 that the plain loop tries in each round.
 const PART: usize = 3;
+/// Random starts of the longer joint selection.
+const RESTARTS: usize = 20;
 
 struct Files(BTreeMap<String, Vec<u8>>);
 
@@ -36,8 +50,9 @@ impl ArtifactFiles for Files {
     }
 }
 
-/// Random directions around one of `CLASSES` centres, so that most images are right.
-fn embeddings(classes: &[usize], candidates: bool, spread: f32, state: &mut u64) -> Embeddings {
+/// Random directions around the centre of each row's class, so that most images are
+/// right; `attributes` are those that a text carries, the candidate last.
+fn embeddings(rows: &[(usize, Vec<String>)], spread: f32, state: &mut u64) -> Embeddings {
     let mut draw = |scale: f32| -> Vec<f32> {
         (0..DIM)
             .map(|_| {
@@ -49,7 +64,7 @@ fn embeddings(classes: &[usize], candidates: bool, spread: f32, state: &mut u64)
             .collect()
     };
     let mut data = Vec::new();
-    for class in classes {
+    for (class, _) in rows {
         let mut row = draw(spread);
         for (i, x) in row.iter_mut().enumerate() {
             *x += if i % CLASSES == *class { 0.3 } else { 0.0 };
@@ -62,14 +77,13 @@ fn embeddings(classes: &[usize], candidates: bool, spread: f32, state: &mut u64)
         images: false,
         data,
         dim: DIM,
-        rows: classes
+        rows: rows
             .iter()
-            .enumerate()
-            .map(|(i, class)| Row {
+            .map(|(class, attributes)| Row {
                 class: names[*class].clone(),
                 class_index: *class,
-                attributes: vec![format!("attribute {i}")],
-                candidate: candidates.then(|| format!("attribute {i}")),
+                attributes: attributes.clone(),
+                candidate: attributes.last().cloned(),
                 ..Row::default()
             })
             .collect(),
@@ -78,7 +92,20 @@ fn embeddings(classes: &[usize], candidates: bool, spread: f32, state: &mut u64)
     }
 }
 
-fn input(artifact: &Embeddings) -> Input {
+/// `CANDIDATES` texts for each class, each with what the class has so far.
+fn candidates(round: usize, chosen: &Attributes, state: &mut u64) -> Embeddings {
+    let rows: Vec<(usize, Vec<String>)> = (0..CLASSES * CANDIDATES)
+        .map(|i| {
+            let class = i / CANDIDATES;
+            let mut attributes = chosen.of(&format!("class {class}")).to_vec();
+            attributes.push(format!("attribute {i} of round {round}"));
+            (class, attributes)
+        })
+        .collect();
+    embeddings(&rows, 0.4, state)
+}
+
+fn input<A: Artifact>(artifact: &A) -> Input {
     let manifest = Manifest {
         r#type: artifact.kind(),
         files: Vec::new(),
@@ -91,18 +118,47 @@ fn input(artifact: &Embeddings) -> Input {
     }
 }
 
-/// The study's loop: every candidate classifies every image anew.
+/// What a node of this kind with these parameters makes of `ports`, and how long that takes: its inputs
+/// are decoded, and its result is encoded, within the time.
+fn select(name: &str, parameters: &str, ports: &[(&'static str, Input)]) -> (Attributes, Duration) {
+    let mut inputs = Inputs::default();
+    for (port, input) in ports {
+        inputs.connect(port, input.clone());
+    }
+    let table = DeTable::parse(parameters).unwrap();
+    let table = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
+    let node = (kind(name).unwrap().parse)(table).unwrap().node;
+    let mut ctx = Ctx {
+        models: None,
+        stop: &|| false,
+        warn: &|text| println!("{text}"),
+        progress: &|_, _, _| {},
+        budget: Budget::default(),
+    };
+    let began = Instant::now();
+    let output = node.finish(&inputs, &Done::default(), &mut ctx).unwrap();
+    let time = began.elapsed();
+    let found = Attributes::decode(&|_| match &output.files[0].1 {
+        Content::Bytes(bytes) => Ok(bytes.clone()),
+        Content::File(_) => bail!("not in memory"),
+    });
+    (found.unwrap(), time)
+}
+
+/// The study's loop: every candidate of class 0 classifies every image anew.
 fn plain_loop(images: &Embeddings, plain: &Embeddings, candidate: &[f32]) -> u64 {
+    let mut texts: Vec<&[f32]> = (0..CLASSES).map(|class| plain.row(class)).collect();
+    texts[0] = candidate;
+    classify(images, &texts)
+}
+
+/// Images whose class has the largest logit, of equal ones the first.
+fn classify(images: &Embeddings, texts: &[&[f32]]) -> u64 {
     let mut right = 0;
     for (i, row) in images.rows.iter().enumerate() {
         let mut best = (0, f32::NEG_INFINITY);
-        for class in 0..CLASSES {
-            let text = if class == 0 {
-                candidate
-            } else {
-                plain.row(class)
-            };
-            let logit: f32 = images.row(i).iter().zip(text).map(|(x, y)| x * y).sum();
+        for (class, text) in texts.iter().enumerate() {
+            let logit: f32 = images.row(i).iter().zip(*text).map(|(x, y)| x * y).sum();
             if logit > best.1 {
                 best = (class, logit);
             }
@@ -112,61 +168,96 @@ fn plain_loop(images: &Embeddings, plain: &Embeddings, candidate: &[f32]) -> u64
     right
 }
 
+/// Images that are right when every class has its chosen text of `lists`.
+fn together(images: &Embeddings, lists: &[Embeddings], chosen: &Attributes) -> u64 {
+    let texts: Vec<&[f32]> = chosen
+        .classes
+        .iter()
+        .map(|entry| {
+            let all = lists.iter();
+            let mut found = all.flat_map(|list| (0..list.len()).map(move |i| (list, i)));
+            let of = |(list, i): &(&Embeddings, usize)| {
+                let row = &list.rows[*i];
+                row.class == entry.class && row.attributes == entry.attributes
+            };
+            let (list, i) = found.find(of).unwrap();
+            list.row(i)
+        })
+        .collect();
+    classify(images, &texts)
+}
+
 fn main() {
     let mut state = 1;
-    let labels: Vec<usize> = (0..IMAGES).map(|i| i % CLASSES).collect();
-    let mut images = embeddings(&labels, false, 1.0, &mut state);
+    let labels: Vec<(usize, Vec<String>)> =
+        (0..IMAGES).map(|i| (i % CLASSES, Vec::new())).collect();
+    let mut images = embeddings(&labels, 1.0, &mut state);
     images.images = true;
     images.labels_of = Some(LabelUse {
         data: Digest::of(b"bench"),
         split: "train".into(),
         rows: "all".into(),
     });
-    let plain = embeddings(&(0..CLASSES).collect::<Vec<_>>(), false, 0.4, &mut state);
-    let of_class: Vec<usize> = (0..CLASSES * CANDIDATES).map(|i| i / CANDIDATES).collect();
-    let candidates = embeddings(&of_class, true, 0.4, &mut state);
-
-    let mut inputs = Inputs::default();
-    inputs.connect("images", input(&images));
-    inputs.connect("baseline", input(&plain));
-    inputs.connect("candidates", input(&candidates));
-    let table = Spanned::new(0..0, DeValue::Table(toml::de::DeTable::default()));
-    let node = (kind("greedy_select").unwrap().parse)(table).unwrap().node;
-    let mut ctx = Ctx {
-        models: None,
-        stop: &|| false,
-        warn: &|text| println!("{text}"),
-        progress: &|_, _, _| {},
-        budget: runner::node::Budget::default(),
-    };
-    let mut output = None;
-    for _ in 0..3 {
-        let began = Instant::now();
-        output = Some(node.finish(&inputs, &Done::default(), &mut ctx).unwrap());
-        println!(
-            "greedy_select, files read and result written: {:.2} s a round",
-            began.elapsed().as_secs_f64()
-        );
-    }
-    let files = output.unwrap().files;
-    let found = Attributes::decode(&|_| match &files[0].1 {
-        Content::Bytes(bytes) => Ok(bytes.clone()),
-        Content::File(_) => bail!("not in memory"),
-    })
-    .unwrap();
-
-    let began = Instant::now();
-    for i in 0..PART {
-        let count = plain_loop(&images, &plain, candidates.row(i)) as f64;
-        println!(
-            "candidate {i}: {} images right by selection, {count} by the plain loop",
-            found.classes[0].candidates[i].score
-        );
-    }
-    let each = began.elapsed().as_secs_f64() / PART as f64;
+    let plain: Vec<(usize, Vec<String>)> = (0..CLASSES).map(|i| (i, Vec::new())).collect();
+    let plain = embeddings(&plain, 0.4, &mut state);
+    let fixed = [("images", input(&images)), ("baseline", input(&plain))];
+    let threads = thread::available_parallelism().map_or(1, usize::from);
     println!(
-        "plain loop, one thread: {each:.3} s a candidate, {:.0} s for {} (from {PART})",
-        each * (CLASSES * CANDIDATES) as f64,
-        CLASSES * CANDIDATES
+        "{CANDIDATES} candidates x {CLASSES} classes x {ROUNDS} rounds, {IMAGES} images, {DIM} dimensions, {threads} threads"
     );
+
+    let (mut chosen, mut lists) = (Attributes::default(), Vec::new());
+    let (mut selection, mut plainly) = (Duration::ZERO, Duration::ZERO);
+    for round in 0..ROUNDS {
+        let texts = candidates(round, &chosen, &mut state);
+        let mut ports = fixed.to_vec();
+        ports.push(("candidates", input(&texts)));
+        ports.push(("chosen", input(&chosen)));
+        let (found, time) = select("greedy_select", "", &ports);
+        selection += time;
+        println!(
+            "greedy_select, round {}: {:.2} s",
+            round + 1,
+            time.as_secs_f64()
+        );
+        let began = Instant::now();
+        let counts: Vec<u64> = (0..PART)
+            .map(|i| plain_loop(&images, &plain, texts.row(i)))
+            .collect();
+        plainly += began.elapsed();
+        for (i, count) in counts.iter().enumerate() {
+            let scored = found.classes[0].candidates[i].score;
+            assert_eq!(scored.to_bits(), (*count as f64).to_bits(), "equal counts");
+        }
+        chosen = found;
+        lists.push(texts);
+    }
+    let (all, tried) = (CLASSES * CANDIDATES * ROUNDS, PART * ROUNDS);
+    let loop_time = plainly.as_secs_f64() / tried as f64 * all as f64;
+    println!(
+        "greedy_select, {ROUNDS} rounds: {:.2} s, inputs decoded and results encoded",
+        selection.as_secs_f64()
+    );
+    println!(
+        "the study's loop, one thread: {loop_time:.0} s, from {tried} of {all} candidates with equal counts: {:.0} times as long",
+        loop_time / selection.as_secs_f64()
+    );
+
+    let mut ports = fixed.to_vec();
+    ports.extend(lists.iter().map(|list| ("candidates", input(list))));
+    lists.push(plain);
+    let greedy = together(&images, &lists, &chosen);
+    println!("the greedy choice of all classes together: {greedy} images right");
+    ports.push(("start", input(&chosen)));
+    for restarts in [0, RESTARTS] {
+        let (found, time) = select("joint_select", &format!("restarts = {restarts}"), &ports);
+        let right = together(&images, &lists, &found);
+        let scored = found.classes[0].score;
+        assert_eq!(scored.map(f64::to_bits), Some((right as f64).to_bits()));
+        assert!(right >= greedy, "never worse than its start");
+        println!(
+            "joint_select, {restarts} random starts besides it: {:.2} s, {right} images right",
+            time.as_secs_f64()
+        );
+    }
 }

@@ -9,11 +9,13 @@
 //! | [`digest`], [`diagnostic`], [`table`], [`stats`] | digests of bytes, files, JSON; located errors; rows as text; intervals and tests | nothing |
 //! | [`artifact`] | what flows along an edge, and its files | digest, table |
 //! | [`pickle`] | Python's pickles read as data | nothing |
-//! | [`models`] | CLIP, the decoder LLM, tokenizers, preprocessing, strict weights, sampling, devices | pickle |
+//! | `http` | proxies, certificates, waits and secrets of HTTP clients | nothing |
+//! | [`fetch`] | downloads, checked and resumed | http |
+//! | [`models`] | CLIP, the decoder LLM, tokenizers, preprocessing, strict weights, sampling, devices | pickle, http |
 //! | [`data`] | data sets | digest, pickle |
 //! | [`node`] | the contract of a kind, and what it runs in | artifact, data, models, digest |
 //! | [`nodes`] | one kind a file | node, artifact, data, models, digest, stats, table |
-//! | [`pipeline`] | TOML text to a checked graph | diagnostic, node, nodes (the list), artifact, data, digest, table |
+//! | [`pipeline`] | TOML text to a checked graph | diagnostic, node, nodes (the list), artifact, data, digest, fetch, table |
 //! | [`store`] | objects, records, packs of items: bytes and JSON | digest |
 //! | [`run`] | the loop: ready, key, lookup, hit or execute and commit | pipeline, node, artifact, data, digest, store |
 //! | [`report`] | consumers of events and records | run, pipeline, artifact, table, stats, store, digest |
@@ -29,6 +31,8 @@ pub mod cmd;
 pub mod data;
 pub mod diagnostic;
 pub mod digest;
+pub mod fetch;
+mod http;
 pub mod models;
 pub mod node;
 pub mod nodes;

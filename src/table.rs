@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A table ready to be written.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     /// Name for files: `table2`.
     pub name: String,
@@ -40,7 +40,7 @@ pub enum Draw {
 }
 
 /// A column's heading and side.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// The heading.
     pub head: String,
@@ -67,7 +67,7 @@ impl Column {
 }
 
 /// How a cell differs from its neighbours; always visible in its text too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Style {
     /// An ordinary value.
@@ -167,6 +167,65 @@ impl Note {
     }
 }
 
+/// Cells and notes as they are read back: the few words that tables are made with
+/// become ours again.
+mod kept {
+    use serde::{Deserialize, Deserializer};
+
+    use super::Style;
+
+    /// All signs and all names of numbers behind a detail.
+    const WORDS: [&str; 13] = [
+        "*", "†", "*†", "✓", "low", "high", "won", "lost", "p", "deviation", "n", "images", "",
+    ];
+
+    /// The word itself; one that no table of this version has is left out.
+    fn word(text: &str) -> Option<&'static str> {
+        WORDS.into_iter().find(|word| *word == text)
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Cell {
+        text: String,
+        detail: String,
+        mark: String,
+        number: Option<f64>,
+        more: Vec<(String, f64)>,
+        style: Style,
+    }
+
+    impl<'de> Deserialize<'de> for super::Cell {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let cell = Cell::deserialize(from)?;
+            let more = cell.more.into_iter();
+            Ok(Self {
+                text: cell.text,
+                detail: cell.detail,
+                mark: word(&cell.mark).unwrap_or_default(),
+                number: cell.number,
+                more: more.filter_map(|(name, x)| Some((word(&name)?, x))).collect(),
+                style: cell.style,
+            })
+        }
+    }
+
+    #[derive(Deserialize)]
+    pub(super) struct Note {
+        mark: String,
+        text: String,
+    }
+
+    impl<'de> Deserialize<'de> for super::Note {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let note = Note::deserialize(from)?;
+            Ok(Self {
+                mark: word(&note.mark).unwrap_or_default(),
+                text: note.text,
+            })
+        }
+    }
+}
+
 /// `text` on one line, without characters that would move a terminal's cursor.
 pub fn one_line(text: &str) -> String {
     text.chars()
@@ -181,6 +240,12 @@ pub fn one_line(text: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_is_read_back_as_it_was_kept() {
+        let text = serde_json::to_string(&sample()).unwrap();
+        assert_eq!(serde_json::from_str::<Table>(&text).unwrap(), sample());
+    }
 
     /// A table with everything that a renderer has to get right.
     pub(crate) fn sample() -> Table {

@@ -19,4 +19,5 @@ mod pipeline;
 mod providers;
 mod space;
 mod store;
+mod study;
 mod tidy;

@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "data",
             "diagnostic",
             "digest",
+            "fetch",
             "models",
             "node",
             "nodes",
@@ -27,7 +28,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("data", &["digest", "pickle"]),
     ("diagnostic", &[]),
     ("digest", &[]),
-    ("models", &["pickle"]),
+    ("fetch", &["http"]),
+    ("http", &[]),
+    ("models", &["http", "pickle"]),
     ("node", &["artifact", "data", "digest", "models"]),
     (
         "nodes",
@@ -38,7 +41,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("pickle", &[]),
     (
         "pipeline",
-        &["artifact", "data", "diagnostic", "digest", "node", "nodes", "table"],
+        &[
+            "artifact", "data", "diagnostic", "digest", "fetch", "node", "nodes", "table",
+        ],
     ),
     (
         "report",

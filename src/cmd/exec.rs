@@ -84,11 +84,12 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    let entry = entry(args, &graph, &outcome, &settings, seconds);
+    let mut entry = entry(args, &graph, &outcome, &settings, seconds);
+    let page = page::of_run(&graph, &store, &outcome, &entry, &settings.run);
+    entry.tables = serde_json::to_value(&page.tables)?;
     if worth_a_line(&outcome) {
         store.save_run(&settings.run, &serde_json::to_value(&entry)?)?;
     }
-    let page = page::of_run(&graph, &store, &outcome, &entry, &settings.run);
     let written = page::write(&page, &store, &graph)?;
     if args.json {
         print_json(&written.json)?;
@@ -302,6 +303,7 @@ fn entry(
         provenance: settings.provenance.clone(),
         stopped: outcome.stopped,
         nodes,
+        tables: Value::Null,
     }
 }
 

@@ -4,7 +4,9 @@
 mod cache;
 mod check;
 mod completions;
+mod diff;
 mod exec;
+mod fetch;
 mod graph;
 mod kinds;
 mod log;
@@ -62,10 +64,14 @@ pub enum Command {
     Show(show::ShowArgs),
     /// List earlier runs.
     Log(log::LogArgs),
+    /// Say what differs between two runs.
+    Diff(diff::DiffArgs),
     /// Write the HTML report of what the store has.
     Report(report::ReportArgs),
     /// Describe the kinds of nodes; print the schema for editors.
     Kinds(kinds::KindsArgs),
+    /// Download the models and data that a pipeline names.
+    Fetch(fetch::FetchArgs),
     /// Look after the store.
     #[command(subcommand)]
     Cache(cache::CacheCommand),
@@ -99,8 +105,13 @@ pub(crate) struct Exit {
 impl Exit {
     /// An error of the command line.
     pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+        Self::with(USAGE, message)
+    }
+
+    /// An error with the exit code `code`.
+    pub(crate) fn with(code: u8, message: impl Into<String>) -> anyhow::Error {
         anyhow!(Self {
-            code: USAGE,
+            code,
             message: message.into(),
         })
     }
@@ -116,6 +127,8 @@ pub(crate) fn dispatch(command: Command, global: &Global) -> ExitCode {
         Command::Graph(args) => graph::run(&args, global),
         Command::Show(args) => show::run(&args, global),
         Command::Log(args) => log::run(&args, global),
+        Command::Diff(args) => diff::run(&args, global),
+        Command::Fetch(args) => fetch::run(&args, global),
         Command::Report(args) => report::run(&args, global),
         Command::Kinds(args) => kinds::run(&args, global),
         Command::Cache(command) => cache::run(&command, global),
@@ -159,8 +172,8 @@ pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// Loads the pipeline that `args` name.
-pub(crate) fn load(args: &PipelineArgs) -> Result<Graph> {
+/// What the command line says about the pipeline that `args` name.
+pub(crate) fn options(args: &PipelineArgs) -> Result<pipeline::Options> {
     let mut set = Vec::new();
     for text in &args.set {
         let Some((name, value)) = text.split_once('=') else {
@@ -170,11 +183,15 @@ pub(crate) fn load(args: &PipelineArgs) -> Result<Graph> {
         };
         set.push((name.trim().to_owned(), value.to_owned()));
     }
-    let options = pipeline::Options {
+    Ok(pipeline::Options {
         set,
         profiles: args.profiles.clone(),
-    };
-    let graph = pipeline::load(&args.file, &options)?;
+    })
+}
+
+/// Loads the pipeline that `args` name.
+pub(crate) fn load(args: &PipelineArgs) -> Result<Graph> {
+    let graph = pipeline::load(&args.file, &options(args)?)?;
     let problems = check_tables(&graph);
     if problems.is_empty() {
         return Ok(graph);

@@ -37,6 +37,7 @@ impl Node for GreedySelect {
 
     fn finish(&self, inputs: &Inputs, _: &Done, ctx: &mut Ctx<'_>) -> Result<Output> {
         let images = LabelledImages::read(inputs, "images", self.rows)?;
+        images.warn_absent("images", ctx);
         let plain: Embeddings = inputs.artifact("baseline")?;
         let texts: Embeddings = inputs.artifact("candidates")?;
         for (port, embeddings) in [("baseline", &plain), ("candidates", &texts)] {

@@ -1,11 +1,16 @@
 //! Labelled images behind a port, or a part of them.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
 
 use crate::{
     artifact::{Embeddings, LabelUse, Part},
-    node::Inputs,
-    nodes::vectors::{labels, sound},
+    node::{Ctx, Inputs},
+    nodes::{
+        listed,
+        vectors::{labels, sound},
+    },
 };
 
 /// Embeddings of images with the label of each.
@@ -58,6 +63,22 @@ impl LabelledImages {
     /// Each image's embedding.
     pub(super) fn vectors(&self) -> Vec<&[f32]> {
         self.embeddings.data.chunks_exact(self.embeddings.dim).collect()
+    }
+
+    /// Tells which classes have no image among these, so that nothing about them
+    /// can be judged.
+    pub(super) fn warn_absent(&self, port: &str, ctx: &Ctx<'_>) {
+        let seen: BTreeSet<usize> = self.labels.iter().copied().collect();
+        let classes = self.embeddings.classes.iter().enumerate();
+        let absent: Vec<&str> = classes
+            .filter(|(class, _)| !seen.contains(class))
+            .map(|(_, name)| name.as_str())
+            .collect();
+        if !absent.is_empty() {
+            let rows = &self.labels_of.rows;
+            let part = if rows == "all" { String::new() } else { format!(" ({rows})") };
+            (ctx.warn)(format!("`{port}`{part} holds no image of {}", listed(&absent)));
+        }
     }
 
     /// Each image's name.

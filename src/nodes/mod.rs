@@ -7,6 +7,7 @@ mod draw;
 mod in_memory;
 mod labelled;
 mod prompt_set;
+mod rivals;
 mod similarity;
 mod template;
 mod vectors;
@@ -26,6 +27,7 @@ kinds! {
     llm_generate::LlmGenerate,
     clip_encode::ClipEncode,
     greedy_select::GreedySelect,
+    joint_select::JointSelect,
     cosine_rank::CosineRank,
     zeroshot_eval::ZeroshotEval,
     pooled_eval::PooledEval,

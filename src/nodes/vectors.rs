@@ -144,13 +144,21 @@ pub(super) struct Candidate<'a> {
 
 /// The candidates of each class, in row order.
 pub(super) fn candidates<'a>(port: &str, texts: &'a Embeddings) -> Result<Vec<Vec<Candidate<'a>>>> {
-    // Rows of one candidate, one for each template, follow each other.
-    let mut groups: Vec<Vec<usize>> = Vec::new();
     for (i, row) in texts.rows.iter().enumerate() {
         ensure!(
             row.candidate.is_some(),
             "row {i} of `{port}` carries no candidate\nhint: give that `clip_encode` node `candidates = …`"
         );
+    }
+    variants(texts)
+}
+
+/// The texts of each class, in row order, whether or not they carry candidates;
+/// without one the name is empty.
+pub(super) fn variants(texts: &Embeddings) -> Result<Vec<Vec<Candidate<'_>>>> {
+    // Rows of one text, one for each template, follow each other.
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (i, row) in texts.rows.iter().enumerate() {
         match groups.last_mut() {
             Some(group)
                 if row.template.is_some_and(|t| t > 0) && {
@@ -163,7 +171,7 @@ pub(super) fn candidates<'a>(port: &str, texts: &'a Embeddings) -> Result<Vec<Ve
             _ => groups.push(vec![i]),
         }
     }
-    let mut classes: Vec<Vec<Candidate<'a>>> = texts.classes.iter().map(|_| Vec::new()).collect();
+    let mut classes: Vec<Vec<Candidate<'_>>> = texts.classes.iter().map(|_| Vec::new()).collect();
     for group in groups {
         let row = &texts.rows[group[0]];
         let name = row.candidate.as_deref().unwrap_or_default();

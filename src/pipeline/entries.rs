@@ -12,6 +12,7 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     document::{Entry, Section},
+    downloads,
     findings::Findings,
     graph::{Exec, Point},
     reading::{Subject, read},
@@ -90,7 +91,8 @@ pub(super) fn data<'a>(
     sweep: &[Axis<'a>],
     found: &mut Findings,
 ) -> Vec<Named<DataSpec>> {
-    let read_one = |entry: &Entry<'a>, table: DeTable<'a>, found: &mut Findings| {
+    let read_one = |entry: &Entry<'a>, mut table: DeTable<'a>, found: &mut Findings| {
+        downloads::take("data", entry, &mut table, found);
         let what = format!("data set `{}`", entry.name);
         let spans: Vec<(String, std::ops::Range<usize>)> = (table.iter())
             .map(|(field, value)| (field.get_ref().to_string(), value.span()))
@@ -135,12 +137,24 @@ pub(super) fn check_data_files(
         found.push(
             Diagnostic::at(place, format!("data set `{name}` lacks {what}"))
                 .label("no data here, or not all of it")
-                .hint(
-                    "put the data there, or pin it with `digest` to use stored results alone"
-                        .to_owned(),
-                ),
+                .hint(absent_hint("data", entry)),
         );
     }
+}
+
+/// What to do about an entry whose files are not there.
+pub(super) fn absent_hint(section: &str, entry: &Entry<'_>) -> String {
+    let (what, pin) = match section {
+        "data" => ("the data", "`digest`"),
+        _ => ("the model", "`digest` and `family`"),
+    };
+    if entry.table.contains_key("fetch") {
+        return format!(
+            "`runner fetch {}` downloads it, as `fetch` says; or put {what} there",
+            entry.source.shown
+        );
+    }
+    format!("put {what} there, or pin it with {pin} to use stored results alone")
 }
 
 /// Reads `exec`.

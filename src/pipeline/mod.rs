@@ -9,6 +9,7 @@ mod assemble;
 mod axes;
 mod cells;
 mod document;
+mod downloads;
 mod entries;
 mod expand;
 mod findings;
@@ -38,6 +39,7 @@ use std::{
     sync::Arc,
 };
 
+pub use downloads::downloads;
 pub use graph::{
     Exec, Graph, Instance, ModelFiles, ModelSource, ModelSpec, NodeId, Point, Seen, Source,
     TableSpec, TableValue,

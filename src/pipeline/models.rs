@@ -12,7 +12,8 @@ use toml::{Spanned, de::DeTable};
 
 use super::{
     document::{Entry, Section},
-    entries::{Named, beside, subject, variants},
+    downloads,
+    entries::{Named, absent_hint, beside, subject, variants},
     findings::Findings,
     graph::{ModelFiles, ModelSource, ModelSpec},
     names::{nearest, quoted},
@@ -140,7 +141,8 @@ pub(super) fn models<'a>(
         .collect()
 }
 
-fn read_one<'a>(entry: &Entry<'a>, table: DeTable<'a>, found: &mut Findings) -> Option<Model> {
+fn read_one<'a>(entry: &Entry<'a>, mut table: DeTable<'a>, found: &mut Findings) -> Option<Model> {
+    downloads::take("models", entry, &mut table, found);
     let what = format!("model `{}`", entry.name);
     let spans: Vec<(String, Range<usize>)> = (table.iter())
         .map(|(field, value)| (field.get_ref().to_string(), value.span()))
@@ -324,7 +326,7 @@ fn folder(
     let problem = (detected.is_none() && !absent_is_fine && (said.is_none() || !path.exists()))
         .then(|| {
             let shown = shown_beside(&entry.source.shown, written);
-            Box::new(not_a_model(&place("path"), &path, &shown))
+            Box::new(not_a_model(entry, &place("path"), &path, &shown))
         });
     let family = said.or(detected).unwrap_or(Family::Clip);
     if model.quantize.is_some() && family == Family::Clip && problem.is_none() {
@@ -354,7 +356,7 @@ fn folder(
     }
 }
 
-fn not_a_model(place: &Place, path: &Path, shown: &str) -> Diagnostic {
+fn not_a_model(entry: &Entry<'_>, place: &Place, path: &Path, shown: &str) -> Diagnostic {
     if path.is_dir() {
         return Diagnostic::at(place.clone(), format!("`{shown}` is not a model folder"))
             .label("holds neither `open_clip_config.json` nor `config.json`")
@@ -374,8 +376,5 @@ fn not_a_model(place: &Place, path: &Path, shown: &str) -> Diagnostic {
     }
     Diagnostic::at(place.clone(), format!("the model `{shown}` does not exist"))
         .label("no model here")
-        .hint(
-            "put the model there, or pin it with `digest` and `family` to use stored results alone"
-                .to_owned(),
-        )
+        .hint(absent_hint("models", entry))
 }

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
 
-use super::{entries::ExecTable, models::ModelTable, tables::Table};
+use super::{downloads::FetchTable, entries::ExecTable, models::ModelTable, tables::Table};
 use crate::{
     artifact::Type,
     data::DataSpec,
@@ -20,8 +20,16 @@ pub fn schema() -> Value {
 fn schema_of(kinds: &[KindInfo]) -> Value {
     let mut definitions = Map::new();
     let node = node(kinds, &mut definitions);
-    let data = section::<DataSpec>("DataSpec", &mut definitions);
-    let model = section::<ModelTable>("ModelTable", &mut definitions);
+    let mut data = section::<DataSpec>("DataSpec", &mut definitions);
+    let mut model = section::<ModelTable>("ModelTable", &mut definitions);
+    let fetch = section::<FetchTable>("FetchTable", &mut definitions);
+    definitions.insert("fetch".into(), fetch);
+    for entry in [&mut data, &mut model] {
+        entry["properties"]["fetch"] = json!({
+            "description": "Where `runner fetch` gets the files from.",
+            "$ref": "#/$defs/fetch",
+        });
+    }
     let exec = section::<ExecTable>("ExecTable", &mut definitions);
     let table = table(&mut definitions);
     definitions.insert("node".into(), node);

@@ -8,6 +8,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxCo
 use serde::Serialize;
 
 use super::{
+    chart,
     page::{Page, PageNode, State},
     sketch, svg, views, words,
 };
@@ -72,6 +73,13 @@ pub fn html(page: &Page) -> Result<String> {
         .iter()
         .map(|table| Value::from_safe_string(table.to_html()))
         .collect();
+    let charts: Vec<_> = page
+        .tables
+        .iter()
+        .map(|table| chart::of_table(table, table.draw?))
+        .map(|svg| svg.map_or_else(|| Value::from(()), Value::from_safe_string))
+        .collect();
+    let curves = chart::curves(&views::curves(page));
     let confusions: Vec<_> = page
         .nodes
         .iter()
@@ -105,6 +113,8 @@ pub fn html(page: &Page) -> Result<String> {
             page => value(page),
             counts => value(&counts),
             tables,
+            charts,
+            curves => Value::from_safe_string(curves),
             sections => value(&sections),
             confusions => value(&confusions),
             warnings => value(&warnings),
@@ -172,7 +182,7 @@ fn plain(value: &serde_json::Value) -> String {
 }
 
 /// Anything as a value of a template.
-fn value<T: Serialize>(any: &T) -> Value {
+pub(super) fn value<T: Serialize>(any: &T) -> Value {
     from_json(serde_json::to_value(any).unwrap_or_default())
 }
 

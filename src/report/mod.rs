@@ -3,6 +3,8 @@
 
 mod answers;
 mod attributes;
+pub mod chart;
+pub mod compare;
 mod events;
 mod figure;
 pub mod graph_text;

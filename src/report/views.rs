@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
+    chart::Curve,
     figure::SELECTED,
     page::{Page, PageNode},
 };
@@ -302,6 +303,18 @@ fn score(entry: &ClassAttributes, attribute: &str) -> String {
         (Some(images), None) => format!("{:.0} of {images}", scored.score),
         _ => format!("{:.3}", scored.score),
     }
+}
+
+/// What every trained model saw, epoch by epoch.
+pub(super) fn curves(page: &Page) -> Vec<Curve> {
+    let trained = page.nodes.iter().filter(|node| !node.curve.is_empty());
+    let curve = |node: &PageNode| Curve {
+        name: node.id.clone(),
+        points: (node.curve.iter().zip(1..))
+            .map(|(epoch, number)| (f64::from(number), epoch.loss, epoch.accuracy))
+            .collect(),
+    };
+    trained.map(curve).collect()
 }
 
 #[cfg(test)]

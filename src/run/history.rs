@@ -27,6 +27,9 @@ pub struct RunEntry {
     pub stopped: bool,
     /// Every node of the run by name.
     pub nodes: BTreeMap<String, RunNode>,
+    /// Its tables, as JSON; null for runs of before they were kept.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub tables: Value,
 }
 
 /// One node of a run.

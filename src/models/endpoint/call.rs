@@ -15,25 +15,21 @@ use ureq::{
     Agent, Body, Timeout,
     config::Config,
     http::{HeaderMap, Response, Uri, uri::Scheme},
-    tls::{PemItem, RootCerts, TlsConfig, parse_pem},
 };
 
 use super::{
     Settings,
     fault::{self, Asked, Problem, shortened},
-    proxy,
     reply::{self, Reply},
     request::{Dialect, Request},
-    retry_after,
     secret::Key,
 };
+use crate::http::{proxy, retry_after, tls};
 
 /// Longest body of a reply that is read, in bytes.
 const LARGEST: u64 = 16 << 20;
 /// Longest head of a reply, in bytes.
 const LARGEST_HEAD: usize = 64 << 10;
-/// Longest file of certificates, in bytes.
-const LARGEST_CERTIFICATES: u64 = 8 << 20;
 /// Most models of a server that are listed.
 const MOST_MODELS: usize = 1000;
 /// Most models that a hint names.
@@ -72,7 +68,7 @@ impl Server {
             .max_idle_connections(0)
             .max_response_header_size(LARGEST_HEAD)
             .proxy(proxy)
-            .tls_config(tls(env)?)
+            .tls_config(tls::config(env)?)
             .user_agent(concat!(
                 env!("CARGO_PKG_NAME"),
                 "/",
@@ -393,37 +389,6 @@ pub(super) fn address(url: &str) -> Result<(String, Uri)> {
     Ok((base.to_owned(), uri))
 }
 
-/// Trust in servers: the certificates of `SSL_CERT_FILE`, else the built-in list.
-fn tls(env: &dyn Fn(&str) -> Option<OsString>) -> Result<TlsConfig> {
-    let Some(path) = env("SSL_CERT_FILE").filter(|path| !path.is_empty()) else {
-        return Ok(TlsConfig::builder().build());
-    };
-    let path = std::path::PathBuf::from(path);
-    let failed = || {
-        format!(
-            "failed to read the certificates in `{}`, which `SSL_CERT_FILE` names",
-            path.display()
-        )
-    };
-    let size = std::fs::metadata(&path).with_context(failed)?.len();
-    ensure!(
-        size <= LARGEST_CERTIFICATES,
-        "{}: it has more than {LARGEST_CERTIFICATES} bytes",
-        failed()
-    );
-    let bytes = std::fs::read(&path).with_context(failed)?;
-    let mut certificates = Vec::new();
-    for item in parse_pem(&bytes) {
-        if let PemItem::Certificate(certificate) = item.with_context(failed)? {
-            certificates.push(certificate);
-        }
-    }
-    ensure!(!certificates.is_empty(), "{}: it holds none", failed());
-    Ok(TlsConfig::builder()
-        .root_certs(RootCerts::from(certificates))
-        .build())
-}
-
 /// Least time between two requests at a rate per minute.
 pub(super) fn spacing(per_minute: Option<u32>) -> Duration {
     per_minute.map_or(Duration::ZERO, |rate| Duration::from_mins(1) / rate.max(1))
@@ -464,27 +429,5 @@ mod tests {
             );
             assert!(!error.contains("secret"), "{url}: {error}");
         }
-    }
-
-    #[test]
-    fn certificates_come_from_the_named_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ca.pem");
-        let env = |name: &str| (name == "SSL_CERT_FILE").then(|| path.clone().into_os_string());
-        let error =
-            |env: &dyn Fn(&str) -> Option<OsString>| format!("{:#}", tls(env).err().unwrap());
-        assert!(error(&env).contains("`SSL_CERT_FILE` names"));
-        std::fs::write(&path, "nothing").unwrap();
-        assert!(error(&env).ends_with("it holds none"));
-        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        std::fs::write(&path, pem).unwrap();
-        assert!(matches!(
-            tls(&env).unwrap().root_certs(),
-            RootCerts::Specific(list) if list.len() == 1
-        ));
-        assert!(matches!(
-            tls(&|_| None).unwrap().root_certs(),
-            RootCerts::WebPki
-        ));
     }
 }

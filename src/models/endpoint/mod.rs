@@ -41,10 +41,8 @@ mod fault;
 mod faulty;
 mod note;
 mod pace;
-mod proxy;
 mod reply;
 mod request;
-mod retry_after;
 mod secret;
 #[cfg(test)]
 mod tests;

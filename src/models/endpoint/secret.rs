@@ -4,8 +4,7 @@ use std::{ffi::OsString, fmt};
 
 use anyhow::{Result, bail, ensure};
 
-/// Runs of this many characters of a key are taken out of texts.
-const RUN: usize = 8;
+use crate::http::secret::redact;
 
 /// A key whose value shows up in no message.
 pub(super) struct Key {
@@ -68,27 +67,7 @@ impl Key {
 
     /// `text` without the key, nor eight or more characters of it in a row.
     pub(super) fn redact(&self, text: &str) -> String {
-        let key = &self.value;
-        let run = RUN.min(key.len());
-        let mut kept = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(first) = rest.chars().next() {
-            // The key is ASCII, so that its pieces begin and end at characters.
-            let longest = (run..=key.len().min(rest.len()))
-                .take_while(|&n| rest.get(..n).is_some_and(|piece| key.contains(piece)))
-                .last();
-            match longest {
-                Some(n) => {
-                    kept.push_str("[key]");
-                    rest = &rest[n..];
-                }
-                None => {
-                    kept.push(first);
-                    rest = &rest[first.len_utf8()..];
-                }
-            }
-        }
-        kept
+        redact(text, &self.value)
     }
 }
 

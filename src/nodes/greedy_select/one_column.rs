@@ -1,37 +1,20 @@
 //! How many images are right when one class's text is replaced: exact counts
 //! for many replacements from one column of similarities each.
 //!
-//! While class c tries candidates, all other columns stay, so of them only the
-//! largest value that is not c's matters: the best or the second best of the
-//! plain prompts. An image is then right with one comparison per candidate.
+//! All other classes keep their plain prompts, of which only the two nearest
+//! matter; an image is then right with one comparison per candidate.
 
 use rayon::prelude::*;
 
-use crate::nodes::similarity::product;
+use crate::nodes::{rivals::Nearest, similarity::product};
 
 /// Images that one task of a thread takes.
 const BLOCK: usize = 96;
 
-/// A class with the similarity of its plain prompt to one image.
-#[derive(Clone, Copy)]
-struct Rival {
-    class: usize,
-    similarity: f32,
-}
-
-impl Rival {
-    /// Below every class and every similarity.
-    const NONE: Self = Self {
-        class: usize::MAX,
-        similarity: f32::NEG_INFINITY,
-    };
-}
-
 /// One image as the plain prompts see it.
 struct Scored {
     label: usize,
-    best: Rival,
-    second: Rival,
+    nearest: Nearest,
 }
 
 /// Images with their similarities to the plain prompts of all classes.
@@ -53,7 +36,10 @@ impl<'a> OneColumn<'a> {
                 let rows: Vec<Scored> = out
                     .chunks(plain.len())
                     .zip(labels)
-                    .map(|(row, label)| Scored::new(row, *label))
+                    .map(|(row, label)| Scored {
+                        label: *label,
+                        nearest: Nearest::of(row),
+                    })
                     .collect();
                 rows
             })
@@ -63,7 +49,7 @@ impl<'a> OneColumn<'a> {
 
     /// Images that the plain prompts get right.
     pub(super) fn baseline(&self) -> u64 {
-        let right = |image: &&Scored| image.best.class == image.label;
+        let right = |image: &&Scored| image.nearest.class() == image.label;
         self.scored.iter().filter(right).count() as u64
     }
 
@@ -80,15 +66,14 @@ impl<'a> OneColumn<'a> {
             .fold(
                 || (vec![0_u64; m], vec![0.0; BLOCK * m]),
                 |(mut counts, mut out), (images, scored)| {
-                    // An image of another class whose best rival is wrong stays wrong.
                     let (images, scored): (Vec<&[f32]>, Vec<&Scored>) = images
                         .iter()
                         .zip(scored)
-                        .filter(|(_, image)| image.undecided(class))
+                        .filter(|(_, image)| image.nearest.undecided(class, image.label))
                         .unzip();
                     product(&images, candidates, &mut out);
                     for (image, row) in scored.into_iter().zip(out.chunks(m)) {
-                        image.count(class, row, &mut counts);
+                        image.nearest.count(class, image.label, row, &mut counts);
                     }
                     (counts, out)
                 },
@@ -101,51 +86,6 @@ impl<'a> OneColumn<'a> {
                     a
                 },
             )
-    }
-}
-
-impl Scored {
-    fn new(similarities: &[f32], label: usize) -> Self {
-        let (mut best, mut second) = (Rival::NONE, Rival::NONE);
-        for (class, similarity) in similarities.iter().copied().enumerate() {
-            // Strictly larger: of equal classes the first stays ahead.
-            if similarity > best.similarity {
-                second = best;
-                best = Rival { class, similarity };
-            } else if similarity > second.similarity {
-                second = Rival { class, similarity };
-            }
-        }
-        Self {
-            label,
-            best,
-            second,
-        }
-    }
-
-    /// What the winner would be if `class` did not exist.
-    const fn rival(&self, class: usize) -> Rival {
-        if self.best.class == class {
-            self.second
-        } else {
-            self.best
-        }
-    }
-
-    /// Whether the text of `class` decides if this image is right.
-    const fn undecided(&self, class: usize) -> bool {
-        self.label == class || self.rival(class).class == self.label
-    }
-
-    /// Adds 1 for each similarity of `class` with which this image is right.
-    fn count(&self, class: usize, similarities: &[f32], counts: &mut [u64]) {
-        let rival = self.rival(class);
-        let wins_ties = class < rival.class;
-        let own = self.label == class;
-        for (count, value) in counts.iter_mut().zip(similarities) {
-            let wins = *value > rival.similarity || (wins_ties && *value >= rival.similarity);
-            *count += u64::from(wins == own);
-        }
     }
 }
 

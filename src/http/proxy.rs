@@ -6,9 +6,9 @@ use anyhow::{Result, anyhow, ensure};
 use ureq::Proxy;
 
 /// A proxy and the variable that named it.
-pub(super) struct Chosen {
-    pub(super) proxy: Proxy,
-    pub(super) variable: &'static str,
+pub(crate) struct Chosen {
+    pub(crate) proxy: Proxy,
+    pub(crate) variable: &'static str,
 }
 
 /// The proxy for a host, if one is set.
@@ -20,7 +20,7 @@ pub(super) struct Chosen {
 /// # Errors
 /// When the variable holds no usable address; it is named, but not shown, since it
 /// may hold a password.
-pub(super) fn choose(
+pub(crate) fn choose(
     https: bool,
     host: &str,
     port: u16,
@@ -62,7 +62,7 @@ pub(super) fn choose(
 }
 
 /// Whether a host, in small letters and without brackets, is the machine itself.
-pub(super) fn is_this_machine(host: &str) -> bool {
+pub(crate) fn is_this_machine(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || host

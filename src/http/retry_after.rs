@@ -9,7 +9,7 @@ use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 /// `retry_after` is a number of seconds or an HTTP date (RFC 9110, 10.2.3). A date
 /// is compared with the server's own `Date` where it sent one, so that two clocks
 /// need not agree. `milliseconds` is `OpenAI`'s `retry-after-ms`.
-pub(super) fn wait(
+pub(crate) fn wait(
     retry_after: Option<&str>,
     milliseconds: Option<&str>,
     date: Option<&str>,
