@@ -1,6 +1,8 @@
 //! The list of kinds: a new one is a file here and a line below.
 
 mod doubtful;
+mod draw;
+mod held;
 #[cfg(test)]
 mod in_memory;
 mod prompt_set;
@@ -25,6 +27,7 @@ kinds! {
     cosine_rank::CosineRank,
     zeroshot_eval::ZeroshotEval,
     finetune::Finetune,
+    coop::Coop,
     probe::Probe,
 }
 
