@@ -11,7 +11,7 @@ use runner::{
     data::{DataSet, DataSpec, Format},
     digest::FileMemo,
     models::{
-        clip::{Clip, Trainer, checkpoint::Checkpoint},
+        clip::{Clip, Layers, Trainer, checkpoint::Checkpoint},
         image::Rgb8,
         llm::{Limits, Llm, Request},
         sampling::Sampling,
@@ -218,7 +218,7 @@ fn ten_steps_of_fine_tuning_equal_pytorch() {
     let device = Device::flex().autodiff();
     let mut trainer = Trainer::load(
         &Checkpoint::open(&demo("clip"), None).unwrap(),
-        2,
+        Layers::default(),
         0.0,
         &device,
     )
@@ -233,7 +233,10 @@ fn ten_steps_of_fine_tuning_equal_pytorch() {
             .collect();
         let batch: Vec<usize> = indices.iter().map(|i| labels[*i]).collect();
         let images = images("train", indices.into_iter());
-        let learned = trainer.step(&images, &batch, &prompts, 50.0, 5e-4).unwrap();
+        let features = trainer.features(&images).unwrap();
+        let learned = trainer
+            .step(&features, &batch, &prompts, 50.0, 5e-4)
+            .unwrap();
         let expected = expected.as_f64().unwrap();
         let off = (learned.loss - expected).abs() / expected;
         assert!(

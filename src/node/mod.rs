@@ -185,6 +185,8 @@ pub struct Budget {
     pub kv_memory: Option<u64>,
     /// Bytes of a GPU for a language model's weights.
     pub weights_memory: Option<u64>,
+    /// Bytes of memory for features that training keeps between epochs.
+    pub features_memory: Option<u64>,
 }
 
 impl Ctx<'_> {

@@ -1,7 +1,7 @@
 //! Random numbers from a counter: a key decides them, never what was drawn for
 //! something else, so that any part of the work draws alike by itself.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::digest::Digest;
 
@@ -33,6 +33,32 @@ impl Draw {
         }
     }
 
+    /// The numbers for `purpose` in epoch `epoch` of a training with this seed and
+    /// stream: no epoch sees what another one drew, so a resumed one draws alike.
+    pub(super) fn of_epoch(
+        domain: &str,
+        seed: u64,
+        stream: u64,
+        epoch: usize,
+        purpose: &str,
+    ) -> Self {
+        let key = json!({"seed": seed, "stream": stream, "epoch": epoch, "purpose": purpose});
+        Self::new(domain, &key)
+    }
+
+    /// A number of the normal distribution with mean 0 and deviation 1 (Marsaglia's
+    /// polar method). It is not of the same bits everywhere: `ln` may differ.
+    pub(super) fn normal(&mut self) -> f64 {
+        loop {
+            let mut signed = || self.below(1 << 53) as f64 / (1_u64 << 52) as f64 - 1.0;
+            let (x, y) = (signed(), signed());
+            let square = x * x + y * y;
+            if square > 0.0 && square < 1.0 {
+                return x * (-2.0 * square.ln() / square).sqrt();
+            }
+        }
+    }
+
     /// A random order of `0..n` (Fisher and Yates).
     pub(super) fn order(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
@@ -46,8 +72,6 @@ impl Draw {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -66,12 +90,24 @@ mod tests {
 
     #[test]
     fn numbers_stay_those_that_stored_epochs_were_trained_with() {
-        let key = |purpose| json!({"seed": 1, "stream": 2, "epoch": 3, "purpose": purpose});
-        let mut draw = Draw::new("runner finetune draws v1", &key("order"));
+        let drawn = |purpose| Draw::of_epoch("runner finetune draws v1", 1, 2, 3, purpose);
+        let mut draw = drawn("order");
         assert_eq!(draw.order(10), [2, 8, 3, 5, 6, 9, 0, 1, 4, 7]);
-        let mut draw = Draw::new("runner finetune draws v1", &key("prompts"));
+        let mut draw = drawn("prompts");
         let drawn: Vec<usize> = (0..6).map(|_| draw.below(1000)).collect();
         assert_eq!(drawn, [137, 134, 296, 613, 54, 218]);
+    }
+
+    #[test]
+    fn normal_numbers_have_their_moments() {
+        let mut draw = Draw::of_epoch("test", 7, 0, 0, "normal");
+        let all: Vec<f64> = (0..40_000).map(|_| draw.normal()).collect();
+        let moment = |k| all.iter().map(|x| x.powi(k)).sum::<f64>() / all.len() as f64;
+        // Five standard errors of each: √(1, 2, 15, 96) / 200.
+        assert!(moment(1).abs() < 0.025, "{}", moment(1));
+        assert!((moment(2) - 1.0).abs() < 0.036, "{}", moment(2));
+        assert!(moment(3).abs() < 0.097, "{}", moment(3));
+        assert!((moment(4) - 3.0).abs() < 0.245, "{}", moment(4));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod candidate_pool;
 mod doubtful;
 mod draw;
+mod held;
 #[cfg(test)]
 mod in_memory;
 mod labelled;
@@ -36,6 +37,7 @@ kinds! {
     swap_attributes::SwapAttributes,
     random_words::RandomWords,
     finetune::Finetune,
+    coop::Coop,
     probe::Probe,
 }
 

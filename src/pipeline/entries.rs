@@ -45,6 +45,11 @@ pub(super) struct ExecTable {
     /// expanded when it is used.
     #[serde(default)]
     weights_memory: Option<String>,
+    /// The most memory for features of images that fine-tuning on the CPU keeps
+    /// from one epoch to the next, such as "16GB"; "4GB" is the default. Those that
+    /// do not fit are computed anew in every epoch.
+    #[serde(default)]
+    features_memory: Option<String>,
 }
 
 /// An entry of `[data]` or `[models]`, once per sweep point that it sees.
@@ -170,6 +175,7 @@ pub(super) fn exec(
     };
     let (device_span, batch_span) = (span_of("device"), span_of("batch"));
     let (kv_span, weights_span) = (span_of("kv_memory"), span_of("weights_memory"));
+    let features_span = span_of("features_memory");
     let read: ExecTable = read(subject, table, found)?;
     if let Some(device) = &read.device
         && !is_device(device)
@@ -201,6 +207,11 @@ pub(super) fn exec(
         batch: read.batch,
         kv_memory: size("kv_memory", read.kv_memory.as_ref(), kv_span),
         weights_memory: size("weights_memory", read.weights_memory.as_ref(), weights_span),
+        features_memory: size(
+            "features_memory",
+            read.features_memory.as_ref(),
+            features_span,
+        ),
     })
 }
 

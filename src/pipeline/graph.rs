@@ -74,6 +74,8 @@ pub struct Exec {
     pub kv_memory: Option<u64>,
     /// The most bytes of a GPU for a language model's weights.
     pub weights_memory: Option<u64>,
+    /// The most bytes of memory for features that training keeps.
+    pub features_memory: Option<u64>,
 }
 
 /// One node instance.

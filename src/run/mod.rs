@@ -305,6 +305,8 @@ impl Loop<'_> {
                 batch: instance.exec.batch.or(self.graph.exec.batch),
                 kv_memory: (instance.exec.kv_memory).or(self.graph.exec.kv_memory),
                 weights_memory: (instance.exec.weights_memory).or(self.graph.exec.weights_memory),
+                features_memory: (instance.exec.features_memory)
+                    .or(self.graph.exec.features_memory),
             },
             force,
             provenance: self.settings.provenance.clone(),

@@ -10,8 +10,11 @@ mod attnpool;
 pub mod checkpoint;
 pub mod clean;
 pub mod config;
+mod coop;
+mod features;
 pub mod folder;
 mod hugging_face;
+pub mod layers;
 pub mod random;
 mod resnet;
 mod resnet_cpu;
@@ -23,6 +26,7 @@ mod text_cpu;
 pub mod tokenizer;
 mod towers;
 mod train;
+mod trained;
 mod transformer;
 mod transformer_cpu;
 mod vit;
@@ -45,9 +49,12 @@ use self::{
 use crate::models::image::Rgb8;
 
 pub use self::{
+    coop::{Coop, CoopState, Sgd, Start},
+    features::FeatureCache,
     folder::write_folder,
+    layers::{ImageLayers, Layers, TextLayers},
     tokenizer::words,
-    train::{Learned, TrainState, Trainer},
+    train::{Features, Judged, Learned, TrainState, Trainer},
 };
 
 /// Which tower to load.

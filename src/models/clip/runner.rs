@@ -59,6 +59,16 @@ impl Runner {
         })
     }
 
+    /// Where tensors are.
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether that is the CPU.
+    pub(super) fn on_cpu(&self) -> bool {
+        self.workers.is_some()
+    }
+
     /// How many images make one forward pass on the CPU.
     pub(super) fn images(&self) -> usize {
         (CPU_PIXELS / (self.size * self.size)).clamp(1, CPU_IMAGES)

@@ -1,34 +1,34 @@
-//! The last layers of both towers as parameters to train, above a frozen trunk.
+//! A model cut in two: a frozen trunk, and above it what is trained.
 //!
-//! What is trained is what "the last two layers" are in `PyTorch`: `layer4` and
-//! `attnpool` of the image tower with the batch normalizations' affine
-//! parameters, their running statistics frozen; and the last blocks of the
-//! text tower, below a frozen final normalization and projection. Each forward
-//! pass folds the parameters into the convolutions of inference, so both are
-//! the same code, and gradients flow through the folding. The key bias of the
-//! attention pool has no influence and is left as it is.
+//! Of the image tower `layer4` (or its last bottleneck) and `attnpool` of a
+//! `ModifiedResNet`, the batch normalizations' affine parameters included and
+//! their running statistics frozen, or the last blocks of a vision transformer;
+//! of the text tower the last blocks. The normalizations and projections that
+//! follow the last blocks stay as they are.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, ensure};
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
     tensor::{DType, Device, Tensor, TensorData},
 };
 
 use super::{
-    attnpool::{self, AttentionPool},
     checkpoint::Checkpoint,
-    config::{Activation, Config, ImageConfig, ResnetConfig},
+    config::{Config, ImageConfig, ResnetConfig, VitConfig},
     folder,
-    resnet::{Bottleneck, Conv, Place},
+    layers::{ImageLayers, Layers},
+    resnet::Place,
     runner::{CPU_TEXTS, Runner},
-    tensors::{Scaling, Source},
+    tensors::Source,
     text::{TextHead, TextTrunk},
     tokenize,
     tokenizer::{Tokenizer, Tokens, TooLong},
-    towers::ResnetTrunk,
-    transformer::{Block, BlockNames, Linear, Norm, causal_mask},
+    towers::{ImageTower, ImageTrunk},
+    trained::{TrainedBlock, TrainedBottleneck, TrainedPool, param_id},
+    transformer::{Block, BlockNames, causal_mask},
+    vit::VitHead,
 };
 use crate::models::image::Rgb8;
 
@@ -47,25 +47,15 @@ pub struct Split {
 }
 
 impl Split {
-    /// Loads a model, cut below `layer4` and below the last `blocks` blocks of
-    /// the text tower.
+    /// Loads a model, cut below `layers`.
     ///
     /// # Errors
-    /// As [`Clip::load`](super::Clip::load); also when there are fewer blocks, or
-    /// the image tower is a ViT.
-    pub fn load(checkpoint: &Checkpoint, blocks: usize, device: &Device) -> Result<Self> {
+    /// As [`Clip::load`](super::Clip::load) and [`Layers::resolve`].
+    pub fn load(checkpoint: &Checkpoint, layers: Layers, device: &Device) -> Result<Self> {
         let config = checkpoint.config().clone();
-        let ImageConfig::Resnet(resnet) = &config.image else {
-            bail!(
-                "train a model whose image tower is a ViT: `layer4` and the attention pool of a \
-                 ModifiedResNet are what is trained\nhint: use a model of the RN50 family"
-            )
-        };
-        let layers = config.text.transformer.layers;
-        ensure!(
-            blocks <= layers,
-            "train the last {blocks} blocks: the text tower has {layers}"
-        );
+        let layers = layers.resolve(&config)?;
+        let text_layers = config.text.transformer.layers;
+        let first = text_layers.saturating_sub(layers.text.blocks());
         let mut weights = checkpoint.checked()?;
         let frozen = device.clone().without_autodiff();
         let trained = device.clone().autodiff();
@@ -74,12 +64,13 @@ impl Split {
             dtype: DType::F32,
             device: &frozen,
         };
-        let image = ResnetTrunk::load(source, resnet, 3)?;
-        let text = TextTrunk::load(source, &config, layers - blocks)?;
+        let cut = Cut::new(layers.image, &config)?;
+        let image = cut.trunk(source, &config)?;
+        let text = TextTrunk::load(source, &config, first)?;
         source.device = &trained;
         Ok(Self {
-            image: ImageTail::load(source, resnet, config.embed_dim)?,
-            text: TextTail::load(source, &config, layers - blocks..layers)?,
+            image: cut.tail(source, &config)?,
+            text: TextTail::load(source, &config, first..text_layers)?,
             trunk: ClipTrunk {
                 runner: Runner::new(&config, DType::F32, &frozen)?,
                 tokenizer: checkpoint.tokenizer(TooLong::Cut)?,
@@ -91,11 +82,92 @@ impl Split {
     }
 }
 
+/// Where an image tower is cut.
+enum Cut<'a> {
+    /// Below the last bottlenecks of `layer4`.
+    Resnet(&'a ResnetConfig, usize),
+    /// Below the last blocks.
+    Vit(&'a VitConfig, usize),
+    /// Above all layers.
+    Nowhere,
+}
+
+impl<'a> Cut<'a> {
+    /// Where `layers`, which the tower has, begin.
+    fn new(layers: ImageLayers, config: &'a Config) -> Result<Self> {
+        Ok(match (layers, &config.image) {
+            (ImageLayers::None, _) => Self::Nowhere,
+            (ImageLayers::Layer4, ImageConfig::Resnet(resnet)) => {
+                Self::Resnet(resnet, resnet.layers[3])
+            }
+            (ImageLayers::Layer4Last, ImageConfig::Resnet(resnet)) => Self::Resnet(resnet, 1),
+            (ImageLayers::Blocks(blocks), ImageConfig::Vit(vit)) => Self::Vit(vit, blocks),
+            _ => return Err(anyhow!("the image tower has no layers `{layers}`")),
+        })
+    }
+
+    fn trunk(&self, source: &mut Source<'_>, config: &Config) -> Result<ImageTrunk> {
+        match *self {
+            Self::Resnet(resnet, blocks) => ImageTrunk::load_resnet(source, resnet, blocks),
+            Self::Vit(vit, blocks) => ImageTrunk::load_vit(source, vit, blocks),
+            Self::Nowhere => Ok(ImageTrunk::Whole(Box::new(ImageTower::load(
+                source, config,
+            )?))),
+        }
+    }
+
+    fn tail(&self, source: &mut Source<'_>, config: &Config) -> Result<ImageTail> {
+        let embed = config.embed_dim;
+        match *self {
+            Self::Resnet(resnet, blocks) => {
+                let places = Place::stage(resnet, 4);
+                let first = places.len().saturating_sub(blocks);
+                // `layer3` has half the channels of `layer4` and twice its side.
+                let shape = match first {
+                    0 => [resnet.features() / 2, resnet.size / 16, resnet.size / 16],
+                    _ => [resnet.features(), resnet.side(), resnet.side()],
+                };
+                let blocks = (places[first..].iter())
+                    .map(|place| TrainedBottleneck::load(source, place))
+                    .collect::<Result<_>>()?;
+                Ok(ImageTail::Resnet(ResnetTail {
+                    blocks,
+                    pool: TrainedPool::load(source, resnet, embed)?,
+                    shape,
+                }))
+            }
+            Self::Vit(vit, blocks) => {
+                let layers = vit.transformer.layers;
+                let range = layers.saturating_sub(blocks)..layers;
+                let names = BlockNames::IMAGE;
+                let blocks = Block::load_all(source, names, &vit.transformer, range.clone())?;
+                Ok(ImageTail::Vit(VitTail {
+                    blocks: trained(names, range, blocks),
+                    head: VitHead::load(source, vit, embed)?,
+                    shape: [vit.tokens(), vit.transformer.width],
+                }))
+            }
+            Self::Nowhere => Ok(ImageTail::Frozen(embed)),
+        }
+    }
+}
+
+/// The blocks `range` of the tower with these names, all trained.
+fn trained(
+    names: BlockNames,
+    range: std::ops::Range<usize>,
+    blocks: Vec<Block>,
+) -> Vec<TrainedBlock> {
+    (range.zip(blocks))
+        .map(|(i, block)| TrainedBlock::new(names, i, block))
+        .collect()
+}
+
 /// The frozen beginnings of both towers.
 #[derive(Debug)]
 pub struct ClipTrunk {
     config: Config,
-    image: ResnetTrunk,
+    image: ImageTrunk,
     text: TextTrunk,
     tokenizer: Tokenizer,
     runner: Runner,
@@ -112,16 +184,23 @@ impl ClipTrunk {
         self.runner.prepare(image)
     }
 
-    /// The output of `layer3`: [n, 16·width, side, side] with side = size / 16.
-    /// At least one image.
+    /// Whether it computes on the CPU, where an image's features are the same
+    /// bits in every batch.
+    pub(super) fn on_cpu(&self) -> bool {
+        self.runner.on_cpu()
+    }
+
+    /// The input of the image tower's trained layers, one row an image:
+    /// [channels, side, side] of a `ModifiedResNet`, [tokens, width] of a vision
+    /// transformer, [`embed_dim`] where none is trained. At least one image.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn image_features(&self, images: &[Rgb8]) -> Result<Tensor<4>> {
+    pub fn image_features(&self, images: &[Rgb8]) -> Result<Tensor<2>> {
         let parts = (self.runner).map_items(images, self.runner.images(), |images| {
             let prepared: Vec<Rgb8> = images.iter().map(|i| self.runner.prepare(i)).collect();
             let prepared: Vec<&Rgb8> = prepared.iter().collect();
-            Ok(self.image.forward(&prepared, &self.runner))
+            self.image.forward(&prepared, &self.runner)
         })?;
         ensure!(!parts.is_empty(), "compute the features of no image");
         Ok(Tensor::cat(parts, 0))
@@ -144,132 +223,62 @@ impl ClipTrunk {
     }
 }
 
-/// `layer4` and `attnpool`.
+/// The trained layers of an image tower and the frozen ones above them.
 #[derive(Module, Debug)]
-pub struct ImageTail {
+#[expect(private_interfaces, reason = "only this module looks inside")]
+pub enum ImageTail {
+    /// Of a `ModifiedResNet`.
+    Resnet(ResnetTail),
+    /// Of a vision transformer.
+    Vit(VitTail),
+    /// None; the width of the features.
+    Frozen(usize),
+}
+
+/// The last bottlenecks of `layer4`, and `attnpool`.
+#[derive(Module, Debug)]
+struct ResnetTail {
     blocks: Vec<TrainedBottleneck>,
-    position: Param<Tensor<2>>,
-    q: TrainedLinear,
-    k: Param<Tensor<2>>,
-    v: TrainedLinear,
-    out: TrainedLinear,
+    pool: TrainedPool,
+    /// Of an image's features: channels and sides.
     #[module(skip)]
-    heads: usize,
+    shape: [usize; 3],
+}
+
+/// The last blocks of a vision transformer, with the frozen head above them.
+#[derive(Module, Debug)]
+struct VitTail {
+    blocks: Vec<TrainedBlock>,
+    #[module(skip)]
+    head: VitHead,
+    /// Of an image's features: tokens and width.
+    #[module(skip)]
+    shape: [usize; 2],
 }
 
 impl ImageTail {
-    fn load(source: &mut Source<'_>, config: &ResnetConfig, embed: usize) -> Result<Self> {
-        let blocks = (Place::stage(config, 4).iter())
-            .map(|place| TrainedBottleneck::load(source, place))
-            .collect::<Result<_>>()?;
-        let pool = AttentionPool::load(source, config, embed)?;
-        let name = attnpool::name;
-        Ok(Self {
-            blocks,
-            position: param(&name("positional_embedding"), pool.position),
-            q: TrainedLinear::new(&name("q_proj.weight"), &name("q_proj.bias"), pool.q),
-            k: param(&name("k_proj.weight"), pool.k),
-            v: TrainedLinear::new(&name("v_proj.weight"), &name("v_proj.bias"), pool.v),
-            out: TrainedLinear::new(&name("c_proj.weight"), &name("c_proj.bias"), pool.out),
-            heads: pool.heads,
-        })
-    }
-
-    /// Features of [`ClipTrunk::image_features`] → [n, `embed_dim`], not
-    /// normalised.
-    pub fn forward(&self, features: Tensor<4>) -> Tensor<2> {
-        let mut x = features;
-        for block in &self.blocks {
-            x = block.folded().forward(x);
-        }
-        let pool = AttentionPool {
-            position: self.position.val(),
-            q: self.q.linear(),
-            k: self.k.val(),
-            v: self.v.linear(),
-            out: self.out.linear(),
-            heads: self.heads,
-        };
-        let [n, c, h, w] = x.dims();
-        pool.forward(x.reshape([n, c, h * w]).swap_dims(1, 2))
-    }
-}
-
-/// A bottleneck whose convolutions and affine parameters are trained.
-#[derive(Module, Debug)]
-struct TrainedBottleneck {
-    conv1: TrainedConv,
-    conv2: TrainedConv,
-    conv3: TrainedConv,
-    downsample: Option<TrainedConv>,
-    #[module(skip)]
-    stride: usize,
-}
-
-impl TrainedBottleneck {
-    fn load(source: &mut Source<'_>, place: &Place) -> Result<Self> {
-        let mut convs = (place.convs().into_iter())
-            .map(|(conv, bn, shape)| TrainedConv::load(source, &conv, &bn, shape))
-            .collect::<Result<Vec<_>>>()?;
-        let downsample = if place.downsamples() {
-            convs.pop()
-        } else {
-            None
-        };
-        let [conv1, conv2, conv3] = <[TrainedConv; 3]>::try_from(convs)
-            .map_err(|_| anyhow::anyhow!("a bottleneck has three convolutions"))?;
-        Ok(Self {
-            conv1,
-            conv2,
-            conv3,
-            downsample,
-            stride: place.stride,
-        })
-    }
-
-    fn folded(&self) -> Bottleneck {
-        Bottleneck {
-            conv1: self.conv1.folded(),
-            conv2: self.conv2.folded(),
-            conv3: self.conv3.folded(),
-            downsample: self.downsample.as_ref().map(TrainedConv::folded),
-            stride: self.stride,
-        }
-    }
-}
-
-/// A convolution and a batch normalization with frozen statistics.
-#[derive(Module, Debug)]
-struct TrainedConv {
-    weight: Param<Tensor<4>>,
-    gamma: Param<Tensor<1>>,
-    beta: Param<Tensor<1>>,
-    /// 1 / √(variance + ε).
-    precision: Tensor<1>,
-    mean: Tensor<1>,
-}
-
-impl TrainedConv {
-    fn load(source: &mut Source<'_>, conv: &str, bn: &str, shape: [usize; 4]) -> Result<Self> {
-        let conv = format!("{conv}.weight");
-        let weight = source.tensor(&conv, shape)?;
-        let scaling = Scaling::load(source.weights, bn, shape[0])?;
-        let upload = |values| source.upload(values, [shape[0]]);
-        Ok(Self {
-            weight: param(&conv, weight),
-            gamma: param(&format!("{bn}.weight"), upload(scaling.weight)),
-            beta: param(&format!("{bn}.bias"), upload(scaling.bias)),
-            precision: upload(scaling.precision),
-            mean: upload(scaling.mean),
-        })
-    }
-
-    fn folded(&self) -> Conv {
-        let factor = self.gamma.val() * self.precision.clone();
-        let out = factor.dims()[0];
-        Conv {
-            weight: self.weight.val() * factor.clone().reshape([out, 1, 1, 1]),
-            bias: self.beta.val() - self.mean.clone() * factor,
+    /// Rows of [`ClipTrunk::image_features`] → [n, `embed_dim`], not normalised.
+    pub fn forward(&self, features: Tensor<2>) -> Tensor<2> {
+        let n = features.dims()[0];
+        match self {
+            Self::Resnet(tail) => {
+                let [c, h, w] = tail.shape;
+                let mut x: Tensor<4> = features.reshape([n, c, h, w]);
+                for block in &tail.blocks {
+                    x = block.folded().forward(x);
+                }
+                let [n, c, h, w] = x.dims();
+                (tail.pool.pool()).forward(x.reshape([n, c, h * w]).swap_dims(1, 2))
+            }
+            Self::Vit(tail) => {
+                let [tokens, width] = tail.shape;
+                let mut x: Tensor<3> = features.reshape([n, tokens, width]);
+                for block in &tail.blocks {
+                    x = block.block().forward(x, None);
+                }
+                tail.head.forward(x)
+            }
+            Self::Frozen(_) => features,
         }
     }
 }
@@ -291,10 +300,7 @@ impl TextTail {
         let transformer = &config.text.transformer;
         let blocks = Block::load_all(source, BlockNames::TEXT, transformer, range.clone())?;
         Ok(Self {
-            blocks: range
-                .zip(blocks)
-                .map(|(i, block)| TrainedBlock::new(i, block))
-                .collect(),
+            blocks: trained(BlockNames::TEXT, range, blocks),
             head: TextHead::load(source, config)?,
         })
     }
@@ -309,108 +315,6 @@ impl TextTail {
         }
         self.head.forward(x, ends)
     }
-}
-
-/// A transformer block whose every tensor is trained.
-#[derive(Module, Debug)]
-struct TrainedBlock {
-    ln_1: TrainedNorm,
-    in_proj: TrainedLinear,
-    out_proj: TrainedLinear,
-    ln_2: TrainedNorm,
-    c_fc: TrainedLinear,
-    c_proj: TrainedLinear,
-    #[module(skip)]
-    heads: usize,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl TrainedBlock {
-    fn new(index: usize, block: Block) -> Self {
-        let name = |part: &str| BlockNames::TEXT.name(index, part);
-        let norm = |part: &str, norm: Norm| TrainedNorm {
-            weight: param(&name(&format!("{part}.weight")), norm.weight),
-            bias: param(&name(&format!("{part}.bias")), norm.bias),
-        };
-        let linear = |i: usize, linear| {
-            let [weight, bias] = BlockNames::TEXT.linear(index, i);
-            TrainedLinear::new(&weight, &bias, linear)
-        };
-        Self {
-            ln_1: norm("ln_1", block.ln_1),
-            in_proj: linear(0, block.in_proj),
-            out_proj: linear(1, block.out_proj),
-            ln_2: norm("ln_2", block.ln_2),
-            c_fc: linear(2, block.c_fc),
-            c_proj: linear(3, block.c_proj),
-            heads: block.heads,
-            activation: block.activation,
-        }
-    }
-
-    fn block(&self) -> Block {
-        Block {
-            ln_1: self.ln_1.norm(),
-            in_proj: self.in_proj.linear(),
-            out_proj: self.out_proj.linear(),
-            ln_2: self.ln_2.norm(),
-            c_fc: self.c_fc.linear(),
-            c_proj: self.c_proj.linear(),
-            heads: self.heads,
-            activation: self.activation,
-        }
-    }
-}
-
-#[derive(Module, Debug)]
-struct TrainedLinear {
-    weight: Param<Tensor<2>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl TrainedLinear {
-    fn new(weight: &str, bias: &str, linear: Linear) -> Self {
-        Self {
-            weight: param(weight, linear.weight),
-            bias: param(bias, linear.bias),
-        }
-    }
-
-    fn linear(&self) -> Linear {
-        Linear {
-            weight: self.weight.val(),
-            bias: self.bias.val(),
-        }
-    }
-}
-
-#[derive(Module, Debug)]
-struct TrainedNorm {
-    weight: Param<Tensor<1>>,
-    bias: Param<Tensor<1>>,
-}
-
-impl TrainedNorm {
-    fn norm(&self) -> Norm {
-        Norm {
-            weight: self.weight.val(),
-            bias: self.bias.val(),
-        }
-    }
-}
-
-/// A parameter whose identity follows from its name, so that an optimizer's
-/// saved state finds it again in another process.
-fn param<const D: usize>(name: &str, value: Tensor<D>) -> Param<Tensor<D>> {
-    Param::initialized(param_id(name), value).set_require_grad(true)
-}
-
-/// The identity of the parameter called `name` in a checkpoint: FNV-1a of it.
-pub(super) fn param_id(name: &str) -> ParamId {
-    ParamId::from(name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    }))
 }
 
 /// Every parameter of an [`ImageTail`], a [`TextTail`] or a module of both, under

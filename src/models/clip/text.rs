@@ -53,7 +53,7 @@ impl TextTrunk {
         &self,
         texts: &[&Tokens],
         t: usize,
-        mut trace: impl FnMut(&Tensor<3>),
+        trace: impl FnMut(&Tensor<3>),
     ) -> Tensor<3> {
         let ids: Vec<i32> = (texts.iter())
             .flat_map(|text| {
@@ -61,14 +61,31 @@ impl TextTrunk {
                 padded.take(t).map(|id| id as i32)
             })
             .collect();
-        let device = self.embedding.device();
         let n = texts.len();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [n * t]), &device);
-        let width = self.position.dims()[1];
-        let x: Tensor<3> = self.embedding.clone().select(0, ids).reshape([n, t, width]);
+        let embedded = self.embed(ids);
+        let width = embedded.dims()[1];
+        self.trace_embedded(embedded.reshape([n, t, width]), trace)
+    }
+
+    /// Ids of tokens → their embeddings, [ids, width].
+    pub(super) fn embed(&self, ids: Vec<i32>) -> Tensor<2> {
+        let n = ids.len();
+        let ids = TensorData::new(ids, [n]);
+        let ids = Tensor::<1, Int>::from_data(ids, &self.embedding.device());
+        self.embedding.clone().select(0, ids)
+    }
+
+    /// Embeddings without positions → hidden states, both [n, t, width]; `trace`
+    /// is that of [`TextTrunk::trace`].
+    pub(super) fn trace_embedded(
+        &self,
+        x: Tensor<3>,
+        mut trace: impl FnMut(&Tensor<3>),
+    ) -> Tensor<3> {
+        let t = x.dims()[1];
         let mut x = x + self.position.clone().narrow(0, 0, t).unsqueeze();
         trace(&x);
-        let mask = causal_mask(t, &device);
+        let mask = causal_mask(t, &self.position.device());
         for block in &self.blocks {
             x = block.forward(x, Some(&mask));
             trace(&x);

@@ -36,7 +36,13 @@ impl CpuText {
             embedding: (source.weights)
                 .take_f32("token_embedding.weight", &[text.vocabulary, width])?,
             position: (source.weights).take_f32("positional_embedding", &[text.context, width])?,
-            blocks: CpuTransformer::load(source, BlockNames::TEXT, &text.transformer, true)?,
+            blocks: CpuTransformer::load(
+                source,
+                BlockNames::TEXT,
+                &text.transformer,
+                text.transformer.layers,
+                true,
+            )?,
             norm: CpuNorm::load(source, "ln_final", width)?,
             projection: Projection::load(source, "text_projection", width, config.embed_dim)?,
             width,

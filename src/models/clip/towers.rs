@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::{
     attnpool::AttentionPool,
-    config::{Config, ImageConfig, ResnetConfig},
+    config::{Config, ImageConfig, ResnetConfig, VitConfig},
     resnet::{ModifiedResNet, Trunk},
     resnet_cpu::{CpuTrunk, Map},
     rows,
@@ -14,8 +14,8 @@ use super::{
     text,
     text_cpu::CpuText,
     tokenizer::Tokens,
-    vit::Vit,
-    vit_cpu::CpuVit,
+    vit::{Vit, VitTrunk},
+    vit_cpu::{CpuVit, CpuVitTrunk},
 };
 use crate::models::{cpu::Scratch, image::Rgb8};
 
@@ -113,41 +113,76 @@ impl CpuResnet {
     }
 }
 
-/// The frozen beginning of a `ModifiedResNet` in f32.
+/// The frozen beginning of an image tower in f32; it may be all of it.
 #[derive(Debug)]
-pub(super) enum ResnetTrunk {
-    /// Over burn.
-    Burn(Box<Trunk>),
-    /// Over the CPU's kernels.
-    Cpu(Box<CpuTrunk>),
+pub(super) enum ImageTrunk {
+    /// Of a `ModifiedResNet` over burn.
+    Resnet(Box<Trunk>),
+    /// Of a `ModifiedResNet` over the CPU's kernels.
+    ResnetCpu(Box<CpuTrunk>),
+    /// Of a vision transformer over burn.
+    Vit(Box<VitTrunk>),
+    /// Of a vision transformer over the CPU's kernels.
+    VitCpu(Box<CpuVitTrunk>),
+    /// All of either family.
+    Whole(Box<ImageTower>),
 }
 
-impl ResnetTrunk {
-    /// The stem and the first `stages` stages.
-    pub(super) fn load(
+impl ImageTrunk {
+    /// The stem and the first stages, without the last `blocks` bottlenecks of
+    /// `layer4`.
+    pub(super) fn load_resnet(
         source: &mut Source<'_>,
         config: &ResnetConfig,
-        stages: usize,
+        blocks: usize,
     ) -> Result<Self> {
+        let mut config = config.clone();
+        config.layers[3] = config.layers[3].saturating_sub(blocks);
         Ok(if on_kernels(source.dtype, source.device) {
-            Self::Cpu(Box::new(CpuTrunk::load(source, config, stages)?))
+            Self::ResnetCpu(Box::new(CpuTrunk::load(source, &config, 4)?))
         } else {
-            Self::Burn(Box::new(Trunk::load(source, config, stages)?))
+            Self::Resnet(Box::new(Trunk::load(source, &config, 4)?))
         })
     }
 
-    /// Prepared images → features [n, c, h, w].
-    pub(super) fn forward(&self, images: &[&Rgb8], runner: &Runner) -> Tensor<4> {
-        match self {
-            Self::Burn(trunk) => trunk.forward(runner.planes(images)),
-            Self::Cpu(trunk) => {
+    /// A vision transformer without its last `blocks` blocks.
+    pub(super) fn load_vit(
+        source: &mut Source<'_>,
+        config: &VitConfig,
+        blocks: usize,
+    ) -> Result<Self> {
+        let first = config.transformer.layers.saturating_sub(blocks);
+        Ok(if on_kernels(source.dtype, source.device) {
+            Self::VitCpu(Box::new(CpuVitTrunk::load(source, config, first)?))
+        } else {
+            Self::Vit(Box::new(VitTrunk::load(source, config, first)?))
+        })
+    }
+
+    /// Prepared images → features, one row an image: of a `ModifiedResNet`
+    /// [channels, side, side], of a vision transformer [tokens, width], of a
+    /// whole tower [embed]. An image's row does not depend on the others, on
+    /// the CPU not even in its last bit.
+    pub(super) fn forward(&self, images: &[&Rgb8], runner: &Runner) -> Result<Tensor<2>> {
+        let n = images.len();
+        Ok(match self {
+            Self::Resnet(trunk) => trunk.forward(runner.planes(images)).flatten(1, 3),
+            Self::ResnetCpu(trunk) => {
                 let map = trunk.forward(&runner.pixels(images), &mut Scratch::default());
-                let side = map.side;
-                let x = places(map, images.len());
-                let [n, _, channels] = x.dims();
-                x.swap_dims(1, 2).reshape([n, channels, side, side])
+                places(map, n).swap_dims(1, 2).flatten(1, 2)
             }
-        }
+            Self::Vit(trunk) => trunk.trace(runner.planes(images), |_, _| {}).flatten(1, 2),
+            Self::VitCpu(trunk) => {
+                let rows = trunk.forward(&runner.pixels(images), &mut Scratch::default());
+                let data = TensorData::new(rows, [n, trunk.numbers()]);
+                Tensor::from_data(data, &Device::flex())
+            }
+            Self::Whole(tower) => {
+                let rows = tower.forward(images, runner)?;
+                let embed = rows.len() / n;
+                Tensor::from_data(TensorData::new(rows, [n, embed]), runner.device())
+            }
+        })
     }
 }
 

@@ -108,11 +108,13 @@ pub(super) struct CpuTransformer {
 }
 
 impl CpuTransformer {
-    /// All blocks of a tower; where `causal`, no place looks at a later one.
+    /// The first `layers` blocks of a tower; where `causal`, no place looks at a
+    /// later one.
     pub(super) fn load(
         source: &mut Source<'_>,
         names: BlockNames,
         config: &TransformerConfig,
+        layers: usize,
         causal: bool,
     ) -> Result<Self> {
         let (width, hidden) = (config.width, config.hidden);
@@ -131,7 +133,7 @@ impl CpuTransformer {
             })
         };
         Ok(Self {
-            blocks: (0..config.layers).map(block).collect::<Result<_>>()?,
+            blocks: (0..layers).map(block).collect::<Result<_>>()?,
             width,
             heads: config.heads,
             activation: config.activation.kernel(),
@@ -166,6 +168,20 @@ impl CpuTransformer {
         let rows = gathered(&x, kept, self.width);
         scratch.give(x);
         self.rest(last, rows, mixed, scratch)
+    }
+
+    /// As [`CpuTransformer::forward`], but returns all rows.
+    pub(super) fn forward_all(
+        &self,
+        mut x: Vec<f32>,
+        spans: &[Range<usize>],
+        scratch: &mut Scratch,
+    ) -> Vec<f32> {
+        for block in &self.blocks {
+            let mixed = self.attend(block, &x, spans, spans, scratch);
+            x = self.rest(block, x, mixed, scratch);
+        }
+        x
     }
 
     /// The mixed values of the rows `wanted[i]` among those of `spans[i]`,

@@ -22,9 +22,9 @@ pub(super) const BEFORE: &str = "visual.ln_pre";
 pub(super) const AFTER: &str = "visual.ln_post";
 pub(super) const PROJECTION: &str = "visual.proj";
 
-/// The whole image tower.
+/// Images to tokens: patches, positions, some of the blocks.
 #[derive(Clone, Debug)]
-pub(super) struct Vit {
+pub(super) struct VitTrunk {
     /// [width, 3 · patch²], a convolution whose stride is its side.
     patches: Tensor<2>,
     /// [1, 1, width].
@@ -33,14 +33,16 @@ pub(super) struct Vit {
     position: Tensor<2>,
     before: Norm,
     blocks: Vec<Block>,
-    after: Norm,
-    /// [width, embed], multiplied from the right.
-    projection: Tensor<2>,
     patch: usize,
 }
 
-impl Vit {
-    pub(super) fn load(source: &mut Source<'_>, config: &VitConfig, embed: usize) -> Result<Self> {
+impl VitTrunk {
+    /// The first `blocks` blocks and what is below them.
+    pub(super) fn load(
+        source: &mut Source<'_>,
+        config: &VitConfig,
+        blocks: usize,
+    ) -> Result<Self> {
         let (width, patch) = (config.transformer.width, config.patch);
         let patches: Tensor<4> = source.tensor(PATCHES, [width, 3, patch, patch])?;
         Ok(Self {
@@ -48,30 +50,20 @@ impl Vit {
             class: source.tensor(CLASS, [width])?.reshape([1, 1, width]),
             position: source.tensor(POSITIONS, [config.tokens(), width])?,
             before: Norm::load(source, BEFORE, width)?,
-            blocks: Block::load_all(
-                source,
-                BlockNames::IMAGE,
-                &config.transformer,
-                0..config.transformer.layers,
-            )?,
-            after: Norm::load(source, AFTER, width)?,
-            projection: source.tensor(PROJECTION, [width, embed])?,
+            blocks: Block::load_all(source, BlockNames::IMAGE, &config.transformer, 0..blocks)?,
             patch,
         })
     }
 
-    /// Normalised images [n, 3, side, side] → features [n, embed].
-    pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.trace(images, |_, _| {})
-    }
-
-    /// As [`Vit::forward`]; `trace` sees the tokens with their positions, after
-    /// the first normalization, and after each block.
+    /// Normalised images [n, 3, side, side] → tokens [n, patches + 1, width].
+    ///
+    /// `trace` sees the tokens with their positions, after the first
+    /// normalization, and after each block.
     pub(super) fn trace(
         &self,
         images: Tensor<4>,
         mut trace: impl FnMut(&str, &Tensor<3>),
-    ) -> Tensor<2> {
+    ) -> Tensor<3> {
         let [n, _, size, _] = images.dims();
         let (side, patch) = (size / self.patch, self.patch);
         let width = self.position.dims()[1];
@@ -93,8 +85,62 @@ impl Vit {
             x = block.forward(x, None);
             trace(&format!("vision_block{i}"), &x);
         }
+        x
+    }
+}
+
+/// Tokens to features: the class token's row, normalization, projection.
+#[derive(Clone, Debug)]
+pub(super) struct VitHead {
+    norm: Norm,
+    /// [width, embed], multiplied from the right.
+    projection: Tensor<2>,
+}
+
+impl VitHead {
+    pub(super) fn load(source: &mut Source<'_>, config: &VitConfig, embed: usize) -> Result<Self> {
+        let width = config.transformer.width;
+        Ok(Self {
+            norm: Norm::load(source, AFTER, width)?,
+            projection: source.tensor(PROJECTION, [width, embed])?,
+        })
+    }
+
+    /// [n, tokens, width] → [n, embed].
+    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<2> {
+        let [n, _, width] = x.dims();
         let class = x.narrow(1, 0, 1).reshape([n, width]);
-        self.after.forward(class).matmul(self.projection.clone())
+        self.norm.forward(class).matmul(self.projection.clone())
+    }
+}
+
+/// The whole image tower.
+#[derive(Clone, Debug)]
+pub(super) struct Vit {
+    trunk: VitTrunk,
+    head: VitHead,
+}
+
+impl Vit {
+    pub(super) fn load(source: &mut Source<'_>, config: &VitConfig, embed: usize) -> Result<Self> {
+        Ok(Self {
+            trunk: VitTrunk::load(source, config, config.transformer.layers)?,
+            head: VitHead::load(source, config, embed)?,
+        })
+    }
+
+    /// Normalised images [n, 3, side, side] → features [n, embed].
+    pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        self.trace(images, |_, _| {})
+    }
+
+    /// As [`Vit::forward`]; `trace` is that of [`VitTrunk::trace`].
+    pub(super) fn trace(
+        &self,
+        images: Tensor<4>,
+        trace: impl FnMut(&str, &Tensor<3>),
+    ) -> Tensor<2> {
+        self.head.forward(self.trunk.trace(images, trace))
     }
 }
 

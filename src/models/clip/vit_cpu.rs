@@ -14,23 +14,27 @@ use super::{
 };
 use crate::models::cpu::{Finish, Packed, Rows, Scratch};
 
-/// The whole image tower.
+/// Images to tokens: patches, positions, some of the blocks.
 #[derive(Debug)]
-pub(super) struct CpuVit {
+pub(super) struct CpuVitTrunk {
     /// [patch² · 3, width] over a patch's pixels, channels last.
     patches: Packed,
     /// [tokens, width], the class token added to the first.
     position: Vec<f32>,
     before: CpuNorm,
     blocks: CpuTransformer,
-    after: CpuNorm,
-    projection: Projection,
     size: usize,
     patch: usize,
 }
 
-impl CpuVit {
-    pub(super) fn load(source: &mut Source<'_>, config: &VitConfig, embed: usize) -> Result<Self> {
+impl CpuVitTrunk {
+    /// The first `blocks` blocks and what is below them.
+    pub(super) fn load(
+        source: &mut Source<'_>,
+        config: &VitConfig,
+        blocks: usize,
+    ) -> Result<Self> {
+        let transformer = &config.transformer;
         let (width, patch) = (config.transformer.width, config.patch);
         let square = patch * patch;
         let filters = (source.weights).take_f32(PATCHES, &[width, 3, patch, patch])?;
@@ -45,16 +49,34 @@ impl CpuVit {
             patches: Packed::new(square * 3, width, filter),
             position,
             before: CpuNorm::load(source, BEFORE, width)?,
-            blocks: CpuTransformer::load(source, BlockNames::IMAGE, &config.transformer, false)?,
-            after: CpuNorm::load(source, AFTER, width)?,
-            projection: Projection::load(source, PROJECTION, width, embed)?,
+            blocks: CpuTransformer::load(source, BlockNames::IMAGE, transformer, blocks, false)?,
             size: config.size,
             patch,
         })
     }
 
-    /// Normalised images [n, size, size, 3] → features [n, embed].
-    pub(super) fn forward(
+    /// Numbers of an image's tokens.
+    pub(super) fn numbers(&self) -> usize {
+        self.position.len()
+    }
+
+    /// Normalised images [n, size, size, 3] → tokens [n, patches + 1, width]
+    /// after all blocks.
+    pub(super) fn forward(&self, images: &[f32], scratch: &mut Scratch) -> Vec<f32> {
+        let x = self.embed(images, scratch, |_, _| {});
+        self.blocks.forward_all(x, &self.spans(images), scratch)
+    }
+
+    /// The rows of each image's tokens.
+    fn spans(&self, images: &[f32]) -> Vec<std::ops::Range<usize>> {
+        let tokens = self.position.len() / self.patches.n();
+        let n = images.len() / (self.size * self.size * 3);
+        (0..n).map(|i| i * tokens..(i + 1) * tokens).collect()
+    }
+
+    /// Images → tokens before the first block, rows of all images; `trace` sees
+    /// them with their positions and after the normalization.
+    fn embed(
         &self,
         images: &[f32],
         scratch: &mut Scratch,
@@ -90,10 +112,41 @@ impl CpuVit {
         trace("patches", &x);
         self.before.apply(&mut x);
         trace("ln_pre", &x);
-        let spans: Vec<_> = (0..n).map(|i| i * tokens..(i + 1) * tokens).collect();
+        x
+    }
+}
+
+/// The whole image tower.
+#[derive(Debug)]
+pub(super) struct CpuVit {
+    trunk: CpuVitTrunk,
+    after: CpuNorm,
+    projection: Projection,
+}
+
+impl CpuVit {
+    pub(super) fn load(source: &mut Source<'_>, config: &VitConfig, embed: usize) -> Result<Self> {
+        let transformer = &config.transformer;
+        Ok(Self {
+            trunk: CpuVitTrunk::load(source, config, transformer.layers)?,
+            after: CpuNorm::load(source, AFTER, transformer.width)?,
+            projection: Projection::load(source, PROJECTION, transformer.width, embed)?,
+        })
+    }
+
+    /// Normalised images [n, size, size, 3] → features [n, embed].
+    pub(super) fn forward(
+        &self,
+        images: &[f32],
+        scratch: &mut Scratch,
+        mut trace: impl FnMut(&str, &[f32]),
+    ) -> Vec<f32> {
+        let x = self.trunk.embed(images, scratch, &mut trace);
+        let spans = self.trunk.spans(images);
         let classes: Vec<usize> = spans.iter().map(|span| span.start).collect();
         let mut block = 0;
-        let mut rows = self.blocks.forward(x, &spans, &classes, scratch, |x| {
+        let blocks = &self.trunk.blocks;
+        let mut rows = blocks.forward(x, &spans, &classes, scratch, |x| {
             trace(&format!("vision_block{block}"), x);
             block += 1;
         });

@@ -36,20 +36,40 @@ impl Checkpoint {
         };
         let mut out = serde_json::to_vec(&head)?;
         out.push(b'\n');
-        let bytes = |list: &[f32]| -> Vec<u8> { list.iter().flat_map(|x| x.to_le_bytes()).collect() };
+        let bytes =
+            |list: &[f32]| -> Vec<u8> { list.iter().flat_map(|x| x.to_le_bytes()).collect() };
         let mut parts: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
         for (name, data) in &self.state.tensors {
-            let values = data.try_to_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?;
-            parts.push((format!("weight/{name}"), data.shape().as_slice().to_vec(), bytes(&values)));
+            let values = data
+                .try_to_vec::<f32>()
+                .map_err(|e| anyhow::anyhow!("{e:?}"))?;
+            parts.push((
+                format!("weight/{name}"),
+                data.shape().as_slice().to_vec(),
+                bytes(&values),
+            ));
         }
         for moments in &self.state.moments {
             let n = vec![moments.first.len()];
-            parts.push((format!("first/{}", moments.name), n.clone(), bytes(&moments.first)));
-            parts.push((format!("second/{}", moments.name), n, bytes(&moments.second)));
+            parts.push((
+                format!("first/{}", moments.name),
+                n.clone(),
+                bytes(&moments.first),
+            ));
+            parts.push((
+                format!("second/{}", moments.name),
+                n,
+                bytes(&moments.second),
+            ));
         }
         let views = parts
             .iter()
-            .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
+            .map(|(name, shape, data)| {
+                Ok((
+                    name.as_str(),
+                    TensorView::new(Dtype::F32, shape.clone(), data)?,
+                ))
+            })
             .collect::<Result<Vec<_>>>()?;
         out.extend(safetensors::serialize(views, None)?);
         Ok(out)
@@ -57,7 +77,10 @@ impl Checkpoint {
 
     /// Reads [`Self::encode`]'s bytes.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
-        let end = bytes.iter().position(|b| *b == b'\n').context("a checkpoint has no head")?;
+        let end = bytes
+            .iter()
+            .position(|b| *b == b'\n')
+            .context("a checkpoint has no head")?;
         let head: Head = serde_json::from_slice(&bytes[..end])?;
         let file = SafeTensors::deserialize(&bytes[end + 1..])?;
         let mut state = TrainState {
@@ -70,7 +93,13 @@ impl Checkpoint {
         let floats = |name: &str| -> Result<Vec<f32>> {
             let tensor = file.tensor(name)?;
             ensure!(tensor.dtype() == Dtype::F32, "`{name}` is not f32");
-            Ok(tensor.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+            Ok(tensor
+                .data()
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect())
         };
         for name in names {
             if let Some(tensor) = name.strip_prefix("weight/") {

@@ -2,6 +2,9 @@
 //! labelled split; its artifact is a model folder.
 
 mod checkpoint;
+mod prompts;
+mod training;
+mod validation;
 
 use std::collections::BTreeSet;
 
@@ -10,19 +13,26 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::checkpoint::{Checkpoint, Epoch};
+use self::{
+    checkpoint::{Checkpoint, Epoch},
+    prompts::{pick, texts},
+    training::Training,
+    validation::{Measured, Validation},
+};
 use crate::{
     artifact::{Content, Embeddings, LabelUse, Output, Type, json_bytes},
-    models::{
-        clip::{Trainer, write_folder},
-        image::Rgb8,
+    models::clip::{ImageLayers, Layers, TextLayers, write_folder},
+    node::{
+        Accept, CLIP_CONFIG, CLIP_WEIGHTS, Complaint, Ctx, Done, Inputs, Item, Keep, Kind, Node,
+        Pool, Port,
     },
-    node::{Accept, CLIP_CONFIG, CLIP_WEIGHTS, Complaint, Ctx, Done, Inputs, Item, Keep, Kind, Node, Pool, Port},
-    nodes::draw::Draw,
+    nodes::{draw::Draw, held::Held},
 };
 
 /// Raised when the numbers of an epoch change.
-const ITEM_VERSION: u32 = 1;
+const ITEM_VERSION: u32 = 2;
+/// Names the draws of this kind.
+const DRAWS: &str = "runner finetune draws v1";
 
 /// When a class with several prompts draws another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,9 +66,15 @@ pub(super) struct Finetune {
     /// Factor of the cosine similarities in the loss.
     #[serde(default = "alpha")]
     alpha: f64,
-    /// Last blocks of the text tower that are trained.
-    #[serde(default = "two")]
-    text_blocks: usize,
+    /// Layers of the image tower that are trained: "layer4+attnpool" or
+    /// "layer4.last+attnpool" of a `ModifiedResNet`, "resblocks[-2:]" (any number) of
+    /// a ViT, "none"; "auto" is the first or the third.
+    #[serde(default)]
+    image_layers: ImageLayers,
+    /// Layers of the text tower that are trained: "resblocks[-2:]" (any number) or
+    /// "none".
+    #[serde(default)]
+    text_layers: TextLayers,
     /// When a class with several prompts draws another one.
     #[serde(default)]
     redraw: Redraw,
@@ -68,6 +84,9 @@ pub(super) struct Finetune {
     /// Order and draws differ between streams; the round by default.
     #[serde(default)]
     stream: u64,
+    #[serde(skip)]
+    #[schemars(skip)]
+    held: Held<Training>,
 }
 
 fn ten() -> usize {
@@ -82,16 +101,13 @@ fn batch_size() -> usize {
 fn alpha() -> f64 {
     50.0
 }
-fn two() -> usize {
-    2
-}
 
 impl Node for Finetune {
     fn output(&self, _: &BTreeSet<&str>) -> Type {
         Type::Weights
     }
 
-    fn check(&self, _: &BTreeSet<&str>) -> Vec<Complaint> {
+    fn check(&self, ports: &BTreeSet<&str>) -> Vec<Complaint> {
         let mut out = Vec::new();
         let mut complain = |field, message: String, hint: &str| {
             out.push(Complaint {
@@ -101,18 +117,48 @@ impl Node for Finetune {
             });
         };
         if !(self.learning_rate > 0.0 && self.learning_rate <= 1.0) {
-            complain("learning_rate", format!("{} is no learning rate", self.learning_rate), "1e-5 is the study's scale; it must be above 0 and at most 1");
+            complain(
+                "learning_rate",
+                format!("{} is no learning rate", self.learning_rate),
+                "1e-5 is the study's scale; it must be above 0 and at most 1",
+            );
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            complain("weight_decay", format!("{} is no weight decay", self.weight_decay), "0 turns it off");
+            complain(
+                "weight_decay",
+                format!("{} is no weight decay", self.weight_decay),
+                "0 turns it off",
+            );
         }
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {
-            complain("alpha", format!("{} is no scale", self.alpha), "the study has 50");
+            complain(
+                "alpha",
+                format!("{} is no scale", self.alpha),
+                "the study has 50",
+            );
         }
         for (field, value) in [("epochs", self.epochs), ("batch_size", self.batch_size)] {
             if value == 0 {
-                complain(field, "must be at least 1".to_owned(), "write a whole number above 0");
+                complain(
+                    field,
+                    "must be at least 1".to_owned(),
+                    "write a whole number above 0",
+                );
             }
+        }
+        if self.image_layers == ImageLayers::None && self.text_layers == TextLayers::None {
+            complain(
+                "text_layers",
+                "nothing is trained".to_owned(),
+                "name the layers of one tower, such as text_layers = \"resblocks[-2:]\"",
+            );
+        }
+        if ports.contains("validation_prompts") && !ports.contains("validation") {
+            complain(
+                "validation_prompts",
+                "there are no images to measure with them".to_owned(),
+                "add `validation = …`, a split such as \"cifar10.test\"",
+            );
         }
         out
     }
@@ -124,17 +170,20 @@ impl Node for Finetune {
     fn space(&self, inputs: &Inputs) -> Result<Option<Value>> {
         let model = inputs.model("model")?;
         let train = inputs.split("train")?;
+        // Before anything is computed, and in words that `auto` does not hide.
+        let layers = self.layers().resolve(model.checkpoint()?.config())?;
         Ok(Some(json!({
             "model": model.parts(),
             "dtype": model.dtype,
             "images": train.images_digest(),
             "labels": train.labels_digest(),
-            "prompts": Self::prompts(inputs)?,
+            "prompts": texts(inputs, "prompts")?,
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
             "batch_size": self.batch_size,
             "alpha": self.alpha,
-            "text_blocks": self.text_blocks,
+            "image_layers": layers.image,
+            "text_layers": layers.text,
             "redraw": self.redraw,
             "seed": self.seed,
             "stream": self.stream,
@@ -146,7 +195,9 @@ impl Node for Finetune {
     /// more epochs cost only themselves.
     fn items(&self, _: &Inputs, done: &Done) -> Result<Vec<Item>> {
         let known = (done.len() + 1).min(self.epochs);
-        Ok((0..known).map(|epoch| Item::new(format!("epoch {epoch}"), epoch)).collect())
+        Ok((0..known)
+            .map(|epoch| Item::new(format!("epoch {epoch}"), epoch))
+            .collect())
     }
 
     fn batch(&self, _: Option<usize>) -> usize {
@@ -166,17 +217,18 @@ impl Node for Finetune {
         };
         let epoch: usize = *item.task().context("an item of another kind")?;
         let train = inputs.split("train")?;
-        let prompts = Self::prompts(inputs)?;
+        let prompts = texts(inputs, "prompts")?;
         ensure!(
             prompts.len() == train.classes().names().len(),
             "`prompts` has texts for {} classes, but `train` has {}\nhint: give both the same `classes`",
             prompts.len(),
             train.classes().names().len()
         );
-        let mut trainer = self.trainer(inputs, done, ctx)?;
-        let order = self.draw(epoch, "order").order(train.len());
-        let mut draw = self.draw(epoch, "prompts");
-        let mut texts = pick(&prompts, &mut draw);
+        let mut training = self.training(inputs, done, ctx)?;
+        let draw = |purpose| Draw::of_epoch(DRAWS, self.seed, self.stream, epoch, purpose);
+        let order = draw("order").order(train.len());
+        let mut draw = draw("prompts");
+        let mut chosen = pick(&prompts, &mut draw);
         let (mut loss, mut right) = (0.0, 0);
         let steps = order.len().div_ceil(self.batch_size) as u64;
         for (step, chunk) in order.chunks(self.batch_size).enumerate() {
@@ -184,18 +236,17 @@ impl Node for Finetune {
                 return Ok(());
             }
             if self.redraw == Redraw::Batch && step > 0 {
-                texts = pick(&prompts, &mut draw);
+                chosen = pick(&prompts, &mut draw);
             }
-            let images: Vec<Rgb8> = chunk
-                .iter()
-                .map(|i| {
-                    let pixels = train.image(*i)?;
-                    let image = Rgb8::new(pixels.width, pixels.height, pixels.rgb)?;
-                    Ok(trainer.prepare(&image))
-                })
-                .collect::<Result<_>>()?;
+            let features = training.features(train, chunk)?;
             let labels: Vec<usize> = chunk.iter().map(|i| train.labels()[*i]).collect();
-            let learned = trainer.step(&images, &labels, &texts, self.alpha, self.learning_rate)?;
+            let learned = (training.trainer).step(
+                &features,
+                &labels,
+                &chosen,
+                self.alpha,
+                self.learning_rate,
+            )?;
             ensure!(
                 learned.loss.is_finite(),
                 "the loss is no longer finite at step {} of epoch {}\nhint: a smaller `learning_rate` may help",
@@ -207,29 +258,49 @@ impl Node for Finetune {
             (ctx.progress)(step as u64 + 1, steps, "steps");
         }
         let checkpoint = Checkpoint {
-            state: trainer.state()?,
+            state: training.trainer.state()?,
             epoch: Epoch {
                 loss: loss / train.len().max(1) as f64,
                 accuracy: 100.0 * right as f64 / train.len().max(1) as f64,
             },
         };
-        keep(0, checkpoint.encode()?)
+        let value = checkpoint.encode()?;
+        let space = self.space(inputs)?.unwrap_or_default();
+        self.held.put(training, space, &value);
+        keep(0, value)
     }
 
-    fn finish(&self, inputs: &Inputs, done: &Done, _: &mut Ctx<'_>) -> Result<Output> {
+    fn finish(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Output> {
         let train = inputs.split("train")?;
+        let mut validation = self.validation(inputs, done, ctx)?;
         let mut curve = Vec::new();
         let mut last = None;
-        for (_, value) in &done.list {
-            let checkpoint = Checkpoint::decode(value)?;
-            curve.push(checkpoint.epoch);
-            last = Some(checkpoint.state);
+        for (i, (_, value)) in done.list.iter().enumerate() {
+            let Checkpoint { state, epoch } = Checkpoint::decode(value)?;
+            let measured = match &mut validation {
+                Some(validation) => Some(validation.measure(state.clone(), self.alpha, ctx)?),
+                None => None,
+            };
+            (ctx.progress)(i as u64 + 1, done.len() as u64, "epochs measured");
+            curve.push(Point {
+                epoch,
+                validation: measured,
+            });
+            last = Some(state);
         }
+        drop(validation);
         let state = last.context("no epoch was trained")?;
         let folder = tempfile::tempdir()?;
-        write_folder(folder.path(), &inputs.model("model")?.checkpoint()?, &state.tensors)?;
+        write_folder(
+            folder.path(),
+            &inputs.model("model")?.checkpoint()?,
+            &state.tensors,
+        )?;
         let read = |name: &str| -> Result<(String, Content)> {
-            Ok((name.to_owned(), Content::Bytes(fs_err::read(folder.path().join(name))?)))
+            Ok((
+                name.to_owned(),
+                Content::Bytes(fs_err::read(folder.path().join(name))?),
+            ))
         };
         let labels = vec![LabelUse {
             data: train.labels_digest(),
@@ -249,64 +320,109 @@ impl Node for Finetune {
 }
 
 impl Finetune {
-    /// The texts of each class, in row order.
-    fn prompts(inputs: &Inputs) -> Result<Vec<Vec<String>>> {
-        let rows: Embeddings = inputs.artifact("prompts")?;
-        let mut prompts = vec![Vec::new(); rows.classes.len()];
-        for row in rows.rows {
-            let text = row.text.context("`prompts` does not hold texts")?;
-            prompts
-                .get_mut(row.class_index)
-                .context("a prompt belongs to no class")?
-                .push(text);
+    /// The layers that are trained.
+    fn layers(&self) -> Layers {
+        Layers {
+            image: self.image_layers,
+            text: self.text_layers,
         }
-        for (class, texts) in rows.classes.iter().zip(&prompts) {
-            ensure!(!texts.is_empty(), "class `{class}` has no prompt\nhint: the LLM gave no valid answer for it, or its candidates were left out");
-        }
-        Ok(prompts)
     }
 
     /// A trainer in the state after the last epoch that is done.
-    fn trainer(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Trainer> {
+    fn training(&self, inputs: &Inputs, done: &Done, ctx: &mut Ctx<'_>) -> Result<Training> {
+        let space = self.space(inputs)?.unwrap_or_default();
+        let last = done.list.last().map(|(_, value)| value.as_ref());
+        if let Some(training) = self.held.take(&space, last) {
+            return Ok(training);
+        }
         let device = ctx.models()?.device()?;
         let files = inputs.model("model")?.checkpoint()?;
-        let mut trainer =
-            Trainer::load(&files, self.text_blocks, self.weight_decay as f32, &device)?;
-        if let Some((_, value)) = done.list.last() {
-            trainer.restore(Checkpoint::decode(value)?.state)?;
+        let images = inputs.split("train")?.len();
+        let mut training = Training::new(&files, self.layers(), self.weight_decay as f32, &device)?;
+        training.keep_features(images, &ctx.budget);
+        if let Some(value) = last {
+            training.trainer.restore(Checkpoint::decode(value)?.state)?;
         }
-        Ok(trainer)
+        Ok(training)
     }
 
-    /// Random numbers of one purpose in one epoch: the order of images, the choice of
-    /// prompts. No epoch sees what another one drew, so a resumed epoch draws alike.
-    fn draw(&self, epoch: usize, purpose: &str) -> Draw {
-        let key = json!({"seed": self.seed, "stream": self.stream, "epoch": epoch, "purpose": purpose});
-        Draw::new("runner finetune draws v1", &key)
+    /// What measures every epoch, if `validation` is connected.
+    fn validation(
+        &self,
+        inputs: &Inputs,
+        done: &Done,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<Option<Validation>> {
+        if !inputs.has("validation") {
+            self.held.clear();
+            return Ok(None);
+        }
+        let split = inputs.split("validation")?.clone();
+        let port = if inputs.has("validation_prompts") {
+            "validation_prompts"
+        } else {
+            "prompts"
+        };
+        let prompts = texts(inputs, port)?;
+        let classes = inputs.split("train")?.classes().names();
+        ensure!(
+            split.classes().names() == classes && prompts.len() == classes.len(),
+            "`validation` and `{port}` must have the classes of `train`, in the same order\nhint: give all the same `classes`"
+        );
+        let mut texts = Vec::new();
+        for (class, mut list) in classes.iter().zip(prompts) {
+            let hint = "hint: `validation_prompts` takes a node with one text for each class";
+            ensure!(
+                list.len() == 1,
+                "class `{class}` has {} texts in `{port}`, but validation needs one\n{hint}",
+                list.len()
+            );
+            texts.append(&mut list);
+        }
+        let mut training = self.training(inputs, done, ctx)?;
+        training.keep_features(split.len(), &ctx.budget);
+        Ok(Some(Validation::new(
+            training,
+            split,
+            texts,
+            self.batch_size,
+        )))
     }
 }
 
-/// One prompt for each class.
-fn pick(prompts: &[Vec<String>], draw: &mut Draw) -> Vec<String> {
-    prompts
-        .iter()
-        .map(|texts| match texts.as_slice() {
-            [one] => one.clone(),
-            many => many[draw.below(many.len())].clone(),
-        })
-        .collect()
+/// An epoch's entry of `curve.json`.
+#[derive(Serialize)]
+struct Point {
+    #[serde(flatten)]
+    epoch: Epoch,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    validation: Option<Measured>,
 }
 
 impl Kind for Finetune {
     const NAME: &'static str = "finetune";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const PORTS: &'static [Port] = &[
         Port::required("model", &[Accept::Clip], "The CLIP model to start from."),
-        Port::required("train", &[Accept::Split], "Labelled images, such as `cifar10.train`."),
+        Port::required(
+            "train",
+            &[Accept::Split],
+            "Labelled images, such as `cifar10.train`.",
+        ),
         Port::required(
             "prompts",
             &[Accept::Artifact(Type::TextEmbeddings)],
             "Texts of each class; several of one class are drawn from at random.",
+        ),
+        Port::optional(
+            "validation",
+            &[Accept::Split],
+            "Labelled images on which every epoch is measured; nothing is chosen by them.",
+        ),
+        Port::optional(
+            "validation_prompts",
+            &[Accept::Artifact(Type::TextEmbeddings)],
+            "One text of each class for `validation`; those of `prompts` by default.",
         ),
     ];
     const DRAWS: bool = true;
@@ -316,12 +432,34 @@ logits = alpha · z_image · z_text, cross entropy over the classes, AdamW. Batc
 keeps its statistics. Texts are those of `prompts`; a class with several texts draws one
 at random each epoch (or batch), which is how attributes change while training.
 
+What is trained, by open_clip's names:
+
+    image_layers = "layer4+attnpool"        the last two layers of a ModifiedResNet
+    image_layers = "layer4.last+attnpool"   only the last bottleneck of layer4, and attnpool
+    image_layers = "resblocks[-2:]"         the last two blocks of a ViT, or any number
+    image_layers = "none"
+    text_layers = "resblocks[-2:]"          the last two blocks, or any number
+    text_layers = "none"
+
+`image_layers` is "auto" by default: "layer4+attnpool" of a ModifiedResNet and
+"resblocks[-2:]" of a ViT. `ln_post` and `proj` of a ViT, `ln_final`, `text_projection`
+and `logit_scale` stay as they are.
+
 Each epoch is kept: a stopped run goes on after the last whole epoch, and raising
-`epochs` trains only the new ones.
+`epochs` trains only the new ones. On the CPU the output of the layers that do not train
+is kept in memory from one epoch to the next, 4 GB of it unless
+`exec = { features_memory = "16GB" }` says otherwise; that changes no result.
+
+With `validation`, a labelled split, every epoch is measured on it: with the texts of
+`validation_prompts`, or those of `prompts` where each class has one. Nothing is chosen
+by these numbers and no epoch depends on them, so the split may be evaluated later, and
+adding it trains nothing anew.
 
 Artifact: an open_clip folder (`open_clip_config.json`, `open_clip_model.safetensors`)
-that other nodes take as `model`, and `curve.json` (loss and training accuracy of each
-epoch). `runner show FILE NODE --to DIR` writes it where `[models]` can name it.
+that other nodes take as `model`, and `curve.json`: of each epoch the loss and the
+training accuracy while it trained, and with `validation` its loss, top-1 and (from six
+classes on) top-5 accuracy after the epoch, `validation = {loss, top1, top5}`.
+`runner show FILE NODE --to DIR` writes it where `[models]` can name it.
 
 Example:
 
@@ -332,5 +470,8 @@ Example:
     prompts = "prompts@1"
     epochs = 10
     learning_rate = 1e-5
+    image_layers = "layer4.last+attnpool"
+    validation = "cifar10.test"
+    validation_prompts = "prompts@0"
 "#;
 }

@@ -2,6 +2,8 @@
 //!
 //! The fixtures and the script that made them are in `tests/fixtures/clip`.
 
+mod coop;
+mod finetune;
 mod folders;
 mod full;
 mod layouts;
