@@ -176,7 +176,19 @@ mod kept {
 
     /// All signs and all names of numbers behind a detail.
     const WORDS: [&str; 13] = [
-        "*", "†", "*†", "✓", "low", "high", "won", "lost", "p", "deviation", "n", "images", "",
+        "*",
+        "†",
+        "*†",
+        "✓",
+        "low",
+        "high",
+        "won",
+        "lost",
+        "p",
+        "deviation",
+        "n",
+        "images",
+        "",
     ];
 
     /// The word itself; one that no table of this version has is left out.
@@ -203,7 +215,9 @@ mod kept {
                 detail: cell.detail,
                 mark: word(&cell.mark).unwrap_or_default(),
                 number: cell.number,
-                more: more.filter_map(|(name, x)| Some((word(&name)?, x))).collect(),
+                more: more
+                    .filter_map(|(name, x)| Some((word(&name)?, x)))
+                    .collect(),
                 style: cell.style,
             })
         }

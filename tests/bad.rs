@@ -38,7 +38,7 @@ fn options(text: &str) -> Options {
         .split(' ');
     while let (Some(flag), Some(value)) = (words.next(), words.next()) {
         if flag == "--profile" {
-            options.profile = Some(value.to_owned());
+            options.profiles.push(value.to_owned());
         } else {
             let (name, value) = value.split_once('=').unwrap();
             options.set.push((name.to_owned(), value.to_owned()));

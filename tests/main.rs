@@ -4,6 +4,7 @@
 
 mod bad;
 mod clip;
+mod commands;
 mod demo_run;
 mod docs;
 mod engine;

@@ -17,7 +17,11 @@ fn pipelines() -> Vec<PathBuf> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "toml"))
-        .filter(|path| !["base", "random", "published"].iter().any(|name| path.file_stem().unwrap() == *name))
+        .filter(|path| {
+            !["base", "random", "published"]
+                .iter()
+                .any(|name| path.file_stem().unwrap() == *name)
+        })
         .collect();
     files.sort();
     files
@@ -41,7 +45,10 @@ fn table<'t>(tables: &'t [Value], name: &str) -> &'t Value {
 
 fn notes(table: &Value) -> Vec<&str> {
     let notes = table["notes"].as_array().unwrap();
-    notes.iter().map(|note| note["text"].as_str().unwrap()).collect()
+    notes
+        .iter()
+        .map(|note| note["text"].as_str().unwrap())
+        .collect()
 }
 
 /// The number in a row's second column.
@@ -56,7 +63,13 @@ fn every_pipeline_runs_to_its_tables_and_then_has_nothing_to_do() {
     let space = Space::new();
     let files = pipelines();
     assert!(files.len() >= 25, "{files:?}");
-    let profile = |file: &Path| if file.ends_with("demo.toml") { "" } else { "demo" };
+    let profile = |file: &Path| {
+        if file.ends_with("demo.toml") {
+            ""
+        } else {
+            "demo"
+        }
+    };
     for file in &files {
         let shown = file.display();
         let tables = tables(&space, file, profile(file));
@@ -71,7 +84,9 @@ fn every_pipeline_runs_to_its_tables_and_then_has_nothing_to_do() {
             // Every row has a value of ours.
             for row in rows {
                 assert!(
-                    row.as_array().unwrap()[1..].iter().any(|cell| cell["text"] != "" && cell["text"] != "–")
+                    row.as_array().unwrap()[1..]
+                        .iter()
+                        .any(|cell| cell["text"] != "" && cell["text"] != "–")
                         || table["name"] == "corrected",
                     "{shown}: {row}"
                 );
@@ -103,7 +118,9 @@ fn every_pipeline_runs_to_its_tables_and_then_has_nothing_to_do() {
 /// All notes of all tables that hold `words`.
 fn notes_of(tables: &[Value], words: &str) -> Vec<String> {
     let all = tables.iter().flat_map(notes);
-    all.filter(|note| note.contains(words)).map(str::to_owned).collect()
+    all.filter(|note| note.contains(words))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -117,7 +134,9 @@ fn presets_select_elsewhere_and_only_the_study_is_marked() {
         let last = &table["rows"][3];
         let images = last[1]["more"].as_array().unwrap().len();
         assert!(images > 0 && last[1]["number"].is_number(), "{last}");
-        notes(table).iter().any(|note| note.contains("selected on this split"))
+        notes(table)
+            .iter()
+            .any(|note| note.contains("selected on this split"))
     };
     assert!(marked("demo"));
     for honest in ["demo,clean", "demo,half", "demo,nested"] {
@@ -135,7 +154,10 @@ fn the_demo_shows_what_it_was_made_to_show() {
         ["plain", "best", "random", "swapped", "tuned"].map(|arm| number(accuracy, arm));
     assert!((68.0..=72.0).contains(&plain), "plain {plain}");
     assert!(best >= plain + 2.0, "best of three {best}, plain {plain}");
-    assert!(random <= plain - 5.0, "unselected random {random}, plain {plain}");
+    assert!(
+        random <= plain - 5.0,
+        "unselected random {random}, plain {plain}"
+    );
     assert!(swapped <= best - 5.0, "swapped {swapped}, best {best}");
     assert!(tuned >= plain + 6.0, "fine-tuned {tuned}, plain {plain}");
     let invalid = table(&tables, "invalid");

@@ -42,7 +42,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "pipeline",
         &[
-            "artifact", "data", "diagnostic", "digest", "fetch", "node", "nodes", "table",
+            "artifact",
+            "data",
+            "diagnostic",
+            "digest",
+            "fetch",
+            "node",
+            "nodes",
+            "table",
         ],
     ),
     (

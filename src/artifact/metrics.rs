@@ -164,7 +164,10 @@ impl Artifact for Metrics {
         for (name, data) in &ints {
             tensors.push((*name, TensorView::new(Dtype::I64, shape.clone(), data)?));
         }
-        tensors.push(("confidence", TensorView::new(Dtype::F32, shape, &confidence)?));
+        tensors.push((
+            "confidence",
+            TensorView::new(Dtype::F32, shape, &confidence)?,
+        ));
         let mut files = vec![
             ("metrics.json".into(), json_bytes(&self.table)?),
             (
@@ -181,8 +184,8 @@ impl Artifact for Metrics {
     fn decode(read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
         let table: MetricsTable = from_json("metrics.json", &read("metrics.json")?)?;
         let bytes = read("predictions.safetensors")?;
-        let tensors = SafeTensors::deserialize(&bytes)
-            .context("failed to read `predictions.safetensors`")?;
+        let tensors =
+            SafeTensors::deserialize(&bytes).context("failed to read `predictions.safetensors`")?;
         let tensor = |name: &str, dtype: Dtype| -> Result<&[u8]> {
             let tensor = tensors.tensor(name)?;
             ensure!(tensor.dtype() == dtype, "`{name}` is not {dtype:?}");

@@ -109,7 +109,9 @@ impl FromStr for Part {
                 return Err(format!("there can be 2 to {MOST_FOLDS} folds, not {of}"));
             }
             if fold == 0 || fold > of {
-                return Err(format!("there is no fold {fold} of {of}: they are counted from 1"));
+                return Err(format!(
+                    "there is no fold {fold} of {of}: they are counted from 1"
+                ));
             }
             Ok((fold, of))
         };
@@ -195,7 +197,14 @@ mod tests {
     #[test]
     fn parts_that_cannot_meet_are_apart_and_really_do_not_meet() {
         let texts = [
-            "all", "even", "odd", "fold 1/3", "fold 2/3", "except fold 1/3", "except fold 2/3", "fold 1/2",
+            "all",
+            "even",
+            "odd",
+            "fold 1/3",
+            "fold 2/3",
+            "except fold 1/3",
+            "except fold 2/3",
+            "fold 1/2",
         ];
         let labels: Vec<usize> = (0..60).map(|i| (i * 7 + i / 5) % 4).collect();
         let mut pairs = 0;

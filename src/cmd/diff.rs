@@ -63,7 +63,10 @@ type Run = (String, RunEntry);
 /// The two runs that the command line asks for, the earlier first if it names none.
 fn chosen<'r>(args: &DiffArgs, runs: &'r [Run]) -> Result<(&'r Run, &'r Run)> {
     let named = |name: &String| {
-        let found: Vec<&Run> = runs.iter().filter(|(id, _)| id.starts_with(name.as_str())).collect();
+        let found: Vec<&Run> = runs
+            .iter()
+            .filter(|(id, _)| id.starts_with(name.as_str()))
+            .collect();
         match found.as_slice() {
             [run] => Ok(*run),
             [] => Err(Exit::usage(format!(
@@ -81,8 +84,11 @@ fn chosen<'r>(args: &DiffArgs, runs: &'r [Run]) -> Result<(&'r Run, &'r Run)> {
     // One run is compared with the one before it of the same pipeline.
     let last = match args.runs.first() {
         Some(name) => Some(named(name)?),
-        None => (runs.iter().rev())
-            .find(|(_, entry)| args.pipeline.as_ref().is_none_or(|name| *name == entry.pipeline)),
+        None => (runs.iter().rev()).find(|(_, entry)| {
+            args.pipeline
+                .as_ref()
+                .is_none_or(|name| *name == entry.pipeline)
+        }),
     };
     let before = last.and_then(|(id, entry)| {
         (runs.iter().rev()).find(|(other, e)| other < id && e.pipeline == entry.pipeline)
@@ -101,7 +107,12 @@ fn chosen<'r>(args: &DiffArgs, runs: &'r [Run]) -> Result<(&'r Run, &'r Run)> {
 
 /// All that the store still knows of a run.
 fn side(store: &Store, (id, entry): &Run) -> RunSide {
-    let words = |field: &str| entry.provenance[field].as_str().unwrap_or_default().to_owned();
+    let words = |field: &str| {
+        entry.provenance[field]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     RunSide {
         id: id.clone(),
         started: when(entry.started),
@@ -134,14 +145,25 @@ fn side_node(store: &Store, id: &str, node: &RunNode) -> SideNode {
         print["kind"].as_str().unwrap_or_default(),
         print["version"]
     );
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
     let params = print["params"].as_object().into_iter().flatten();
-    side.params = params.map(|(name, value)| (name.clone(), text(value))).collect();
+    side.params = params
+        .map(|(name, value)| (name.clone(), text(value)))
+        .collect();
     for (port, list) in print["inputs"].as_object().into_iter().flatten() {
         for (i, parts) in list.as_array().into_iter().flatten().enumerate() {
-            let place = if i == 0 { String::new() } else { format!("[{i}]") };
+            let place = if i == 0 {
+                String::new()
+            } else {
+                format!("[{i}]")
+            };
             for (part, digest) in parts.as_object().into_iter().flatten() {
-                side.inputs.push((format!("{port}{place}.{part}"), text(digest)));
+                side.inputs
+                    .push((format!("{port}{place}.{part}"), text(digest)));
             }
         }
     }

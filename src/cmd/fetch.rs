@@ -64,12 +64,9 @@ pub(super) fn run(args: &FetchArgs, _: &Global) -> Result<ExitCode> {
     let mut failed = Vec::new();
     for job in &jobs {
         let screen = Screen::new(&job.name);
-        let result = fetch(
-            job,
-            &settings,
-            &|event| screen.show(event),
-            &|| stopped.load(Ordering::Relaxed),
-        );
+        let result = fetch(job, &settings, &|event| screen.show(event), &|| {
+            stopped.load(Ordering::Relaxed)
+        });
         screen.end();
         match result {
             Ok(outcome) => {
@@ -146,7 +143,10 @@ impl Screen {
     }
 
     fn bar(&self, file: &str, total: Option<u64>) -> ProgressBar {
-        let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut files = self
+            .files
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let bar = files.entry(file.to_owned()).or_insert_with(|| {
             let bar = self.bars.add(ProgressBar::new(0));
             let template = "  {msg} {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
@@ -163,7 +163,10 @@ impl Screen {
     }
 
     fn done(&self, file: &str) {
-        let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut files = self
+            .files
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(bar) = files.remove(file) {
             bar.finish_and_clear();
         }
@@ -175,8 +178,14 @@ impl Screen {
 
     fn show(&self, event: Event) {
         match event {
-            Event::Listing { hub, repo } => self.line(&format!("asks {hub} for the files of {repo}")),
-            Event::Listed { files, bytes, commit } => {
+            Event::Listing { hub, repo } => {
+                self.line(&format!("asks {hub} for the files of {repo}"))
+            }
+            Event::Listed {
+                files,
+                bytes,
+                commit,
+            } => {
                 let size = bytes.map(|bytes| format!(", {}", words::size(bytes)));
                 let commit = commit.map(|commit| format!(" at {commit}"));
                 self.line(&format!(
@@ -193,11 +202,20 @@ impl Screen {
                 self.line(&format!("checks {file}, which is there"));
             }
             Event::Waiting { file } => {
-                self.line(&format!("waits for another fetch, which has {file} under way"));
+                self.line(&format!(
+                    "waits for another fetch, which has {file} under way"
+                ));
             }
-            Event::Start { file, size, resumed } => {
+            Event::Start {
+                file,
+                size,
+                resumed,
+            } => {
                 if resumed > 0 {
-                    self.line(&format!("goes on with {file} after {}", words::size(resumed)));
+                    self.line(&format!(
+                        "goes on with {file} after {}",
+                        words::size(resumed)
+                    ));
                 }
                 self.bar(&file, size).set_position(resumed);
             }

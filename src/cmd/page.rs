@@ -22,6 +22,9 @@ use crate::{
     table::Table,
 };
 
+/// Images won and lost that a page lists for an evaluation.
+const CHANGES: usize = 100;
+
 /// What is known of one node.
 pub(super) struct Known {
     pub(super) state: Option<PageState>,
@@ -117,7 +120,10 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
         // What cannot be read is left out: the next run computes it again.
         match manifest.r#type {
             Type::Metrics => {
-                node.metrics = Metrics::decode(&read).ok().map(|metrics| metrics.table);
+                if let Ok(metrics) = Metrics::decode(&read) {
+                    node.changes = metrics.changes.into_iter().take(CHANGES).collect();
+                    node.metrics = Some(metrics.table);
+                }
             }
             Type::Attributes => node.attributes = Attributes::decode(&read).ok(),
             Type::Answers => {
@@ -165,13 +171,18 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
 /// What can be counted of texts: all, those of candidates, and candidates that
 /// their class had chosen before.
 fn texts(rows: &[u8]) -> Option<Value> {
-    let lines = rows.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let lines = rows
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
     let rows: Vec<Row> = lines
         .map(|line| serde_json::from_slice(line).ok())
         .collect::<Option<_>>()?;
     let candidates = rows.iter().filter(|row| row.candidate.is_some());
     let repeats = candidates.clone().filter(|row| {
-        let before = row.attributes.split_last().map_or(&[][..], |(_, before)| before);
+        let before = row
+            .attributes
+            .split_last()
+            .map_or(&[][..], |(_, before)| before);
         row.candidate.as_ref().is_some_and(|c| before.contains(c))
     });
     Some(json!({

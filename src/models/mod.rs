@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod grammar;
 pub mod image;
 pub mod llm;
+pub mod logistic;
 pub mod quant;
 pub mod replay;
 pub mod sampling;

@@ -81,11 +81,17 @@ mod tests {
             classes: vec!["cat".into(), "dog".into()],
         };
         let classes = ["cat", "dog"];
-        assert_eq!(pool(&answers, &classes, 0).unwrap(), [vec!["a", "b", "c"], vec![]]);
+        assert_eq!(
+            pool(&answers, &classes, 0).unwrap(),
+            [vec!["a", "b", "c"], vec![]]
+        );
         assert_eq!(pool(&answers, &classes, 3).unwrap()[0], ["a", "b"]);
         assert_eq!(pool(&answers, &classes, 4).unwrap()[0], ["a", "b", "c"]);
         let error = pool(&answers, &["dog", "cat"], 0).unwrap_err().to_string();
-        assert!(error.starts_with("`candidates` were made for other classes"), "{error}");
+        assert!(
+            error.starts_with("`candidates` were made for other classes"),
+            "{error}"
+        );
     }
 
     #[test]

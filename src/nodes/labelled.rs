@@ -62,7 +62,10 @@ impl LabelledImages {
 
     /// Each image's embedding.
     pub(super) fn vectors(&self) -> Vec<&[f32]> {
-        self.embeddings.data.chunks_exact(self.embeddings.dim).collect()
+        self.embeddings
+            .data
+            .chunks_exact(self.embeddings.dim)
+            .collect()
     }
 
     /// Tells which classes have no image among these, so that nothing about them
@@ -76,8 +79,15 @@ impl LabelledImages {
             .collect();
         if !absent.is_empty() {
             let rows = &self.labels_of.rows;
-            let part = if rows == "all" { String::new() } else { format!(" ({rows})") };
-            (ctx.warn)(format!("`{port}`{part} holds no image of {}", listed(&absent)));
+            let part = if rows == "all" {
+                String::new()
+            } else {
+                format!(" ({rows})")
+            };
+            (ctx.warn)(format!(
+                "`{port}`{part} holds no image of {}",
+                listed(&absent)
+            ));
         }
     }
 

@@ -36,6 +36,7 @@ kinds! {
     take::Take,
     swap_attributes::SwapAttributes,
     random_words::RandomWords,
+    linear_probe::LinearProbe,
     finetune::Finetune,
     coop::Coop,
     probe::Probe,

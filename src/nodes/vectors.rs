@@ -99,7 +99,9 @@ pub(super) fn class_vectors(port: &str, texts: &Embeddings) -> Result<Vec<Vec<f3
     rows.iter()
         .zip(&texts.classes)
         .map(|(rows, class)| {
-            mean(texts, rows).with_context(|| format!("failed to average the texts of class `{class}` in `{port}`"))
+            mean(texts, rows).with_context(|| {
+                format!("failed to average the texts of class `{class}` in `{port}`")
+            })
         })
         .collect()
 }
@@ -221,7 +223,10 @@ mod tests {
             &["a", "b"],
             &[(0, &[1.0, 0.0]), (1, &[0.6, 0.8]), (0, &[0.0, 1.0])],
         );
-        assert_eq!(class_means("classifier", &texts).unwrap(), [[0.5, 0.5], [0.6, 0.8]]);
+        assert_eq!(
+            class_means("classifier", &texts).unwrap(),
+            [[0.5, 0.5], [0.6, 0.8]]
+        );
     }
 
     fn error(result: Result<()>) -> String {

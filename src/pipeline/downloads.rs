@@ -125,7 +125,10 @@ fn job(
         },
         _ => {
             let hint = "write `url` with `sha256`, or `hugging_face` with `revision`";
-            refuse(format!("{what} needs one of `hugging_face` and `url`"), Some(hint.to_owned()));
+            refuse(
+                format!("{what} needs one of `hugging_face` and `url`"),
+                Some(hint.to_owned()),
+            );
             return None;
         }
     };
@@ -139,7 +142,10 @@ fn job(
         Err(error) => {
             let text = format!("{error:#}");
             let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
-            refuse(message.to_owned(), (!hint.is_empty()).then(|| hint.to_owned()));
+            refuse(
+                message.to_owned(),
+                (!hint.is_empty()).then(|| hint.to_owned()),
+            );
             None
         }
     }

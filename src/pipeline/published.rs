@@ -119,7 +119,9 @@ impl Figures {
             match at.get(key) {
                 Some(next) => at = next,
                 None => {
-                    let names: Vec<&str> = (at.as_object().into_iter().flatten()).map(|(name, _)| name.as_str()).collect();
+                    let names: Vec<&str> = (at.as_object().into_iter().flatten())
+                        .map(|(name, _)| name.as_str())
+                        .collect();
                     let hint = suggest(key, "it has", names);
                     found.push(
                         Diagnostic::at(place, format!("`{shown}` has no `{key}`"))

@@ -152,11 +152,16 @@ pub(super) fn table<'a>(
         check_axes(entry, &text, &spans, &values, scope.nodes, found);
     }
     if text.class.is_none()
-        && [&text.rows, &text.columns].into_iter().any(|axis| axis.as_deref() == Some("candidate"))
+        && [&text.rows, &text.columns]
+            .into_iter()
+            .any(|axis| axis.as_deref() == Some("candidate"))
     {
         found.push(
-            Diagnostic::at(entry.place(), format!("{what} does not say whose candidates it lists"))
-                .hint("add `class = \"…\"`, the name of a class".to_owned()),
+            Diagnostic::at(
+                entry.place(),
+                format!("{what} does not say whose candidates it lists"),
+            )
+            .hint("add `class = \"…\"`, the name of a class".to_owned()),
         );
     }
     Some(TableSpec {
@@ -229,7 +234,11 @@ fn labelled<'a>(
                         format!("unknown field `{other}` in a value of a table"),
                     )
                     .label("no such field")
-                    .hint(suggest(other, "fields", ["value", "label", "published"])),
+                    .hint(suggest(
+                        other,
+                        "fields",
+                        ["value", "label", "published"],
+                    )),
                 );
                 continue;
             }

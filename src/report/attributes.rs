@@ -23,7 +23,14 @@ pub(super) enum Chosen {
 pub(super) const FIELDS: &[&str] = &["count", "candidates", "repeats", "closeness"];
 
 /// Fields for each class; with `attribute1` … `attribute9`.
-const CLASS_FIELDS: &[&str] = &["attributes", "count", "candidates", "closeness", "score", "baseline"];
+const CLASS_FIELDS: &[&str] = &[
+    "attributes",
+    "count",
+    "candidates",
+    "closeness",
+    "score",
+    "baseline",
+];
 
 /// Fields for each candidate of a class.
 pub(super) const CANDIDATE_FIELDS: &[&str] = &["score"];
@@ -31,7 +38,8 @@ pub(super) const CANDIDATE_FIELDS: &[&str] = &["score"];
 /// Names of all fields for each class.
 pub(super) fn class_fields() -> Vec<String> {
     let own = CLASS_FIELDS.iter().map(|name| (*name).to_owned());
-    own.chain((1..=MOST).map(|n| format!("attribute{n}"))).collect()
+    own.chain((1..=MOST).map(|n| format!("attribute{n}")))
+        .collect()
 }
 
 /// A value about all classes.
@@ -72,13 +80,20 @@ pub(super) fn of_class(entry: &ClassAttributes, field: &str) -> Chosen {
 }
 
 /// A value about one candidate of a class, and whether it was chosen.
-pub(super) fn of_candidate(entry: &ClassAttributes, candidate: &str, field: &str) -> (Chosen, bool) {
+pub(super) fn of_candidate(
+    entry: &ClassAttributes,
+    candidate: &str,
+    field: &str,
+) -> (Chosen, bool) {
     if !CANDIDATE_FIELDS.contains(&field) {
         return (Chosen::Unknown, false);
     }
     let found = entry.candidates.iter().find(|c| c.attribute == candidate);
     let chosen = entry.attributes.iter().any(|a| a == candidate);
-    (found.map_or(Chosen::Nothing, |c| Chosen::Number(c.score)), chosen)
+    (
+        found.map_or(Chosen::Nothing, |c| Chosen::Number(c.score)),
+        chosen,
+    )
 }
 
 /// How near the candidates are to the class's word on average: of a ranking by
@@ -102,12 +117,19 @@ mod tests {
     use super::*;
     use crate::artifact::Scored;
 
-    fn entry(attributes: &[&str], candidates: &[(&str, f64)], images: Option<usize>) -> ClassAttributes {
+    fn entry(
+        attributes: &[&str],
+        candidates: &[(&str, f64)],
+        images: Option<usize>,
+    ) -> ClassAttributes {
         ClassAttributes {
             class: "cat".into(),
             attributes: attributes.iter().map(|a| (*a).to_owned()).collect(),
             candidates: (candidates.iter())
-                .map(|(attribute, score)| Scored { attribute: (*attribute).into(), score: *score })
+                .map(|(attribute, score)| Scored {
+                    attribute: (*attribute).into(),
+                    score: *score,
+                })
                 .collect(),
             images,
             ..ClassAttributes::default()
@@ -116,15 +138,28 @@ mod tests {
 
     #[test]
     fn values_of_a_class_and_of_its_candidates() {
-        let entry = entry(&["fur", "tail"], &[("tail", 0.5), ("fur", 0.25), ("x", 0.0)], None);
+        let entry = entry(
+            &["fur", "tail"],
+            &[("tail", 0.5), ("fur", 0.25), ("x", 0.0)],
+            None,
+        );
         assert!(matches!(of_class(&entry, "attribute2"), Chosen::Words(w) if w == "tail"));
         assert!(matches!(of_class(&entry, "attribute3"), Chosen::Nothing));
         assert!(matches!(of_class(&entry, "attribute10"), Chosen::Unknown));
         assert!(matches!(of_class(&entry, "attributes"), Chosen::Words(w) if w == "fur, tail"));
-        assert!(matches!(of_class(&entry, "closeness"), Chosen::Number(x) if (x - 0.25).abs() < 1e-12));
-        assert!(matches!(of_candidate(&entry, "tail", "score"), (Chosen::Number(x), true) if (x - 0.5).abs() < 1e-12));
-        assert!(matches!(of_candidate(&entry, "x", "score"), (Chosen::Number(_), false)));
-        let all = Attributes { classes: vec![entry] };
+        assert!(
+            matches!(of_class(&entry, "closeness"), Chosen::Number(x) if (x - 0.25).abs() < 1e-12)
+        );
+        assert!(
+            matches!(of_candidate(&entry, "tail", "score"), (Chosen::Number(x), true) if (x - 0.5).abs() < 1e-12)
+        );
+        assert!(matches!(
+            of_candidate(&entry, "x", "score"),
+            (Chosen::Number(_), false)
+        ));
+        let all = Attributes {
+            classes: vec![entry],
+        };
         assert!(matches!(of_all(&all, "repeats"), Chosen::Count(1)));
         assert!(matches!(of_all(&all, "candidates"), Chosen::Count(3)));
     }

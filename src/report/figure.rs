@@ -200,7 +200,10 @@ fn of_class(table: &MetricsTable, field: &str, class: &str) -> Figure {
         })
     };
     let change = |get: fn(&ClassChange) -> Option<f64>, form| {
-        change.as_ref().and_then(get).map_or(Figure::Missing, |value| plain(value, form))
+        change
+            .as_ref()
+            .and_then(get)
+            .map_or(Figure::Missing, |value| plain(value, form))
     };
     match field {
         "per_class" => share(top1, table),
@@ -273,7 +276,14 @@ pub(super) fn fields(r#type: Type, grain: Grain) -> Vec<String> {
     let owned = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
     match (r#type, grain) {
         (Type::Metrics, Grain::Class) => owned(&[
-            "per_class", "difference", "won", "lost", "p_value", "p_holm", "images", "correct",
+            "per_class",
+            "difference",
+            "won",
+            "lost",
+            "p_value",
+            "p_holm",
+            "images",
+            "correct",
         ]),
         (Type::Metrics, Grain::Whole) => {
             let mut names: Vec<String> = owned(METRICS);
@@ -344,6 +354,8 @@ impl Reading {
         };
         if let Some((low, high)) = self.interval {
             let written = |end: f64| match self.form {
+                // Not "-0.0".
+                Form::Points if end.abs() < 0.05 => "0.0".to_owned(),
                 Form::Points => format!("{end:+.1}"),
                 _ => format!("{end:.1}"),
             };

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{answers::AnswersSummary, sketch::source_words};
 use crate::{
-    artifact::{Attributes, FileEntry, MetricsTable},
+    artifact::{Attributes, Change, FileEntry, MetricsTable},
     pipeline::{Graph, Source},
     table::Table,
 };
@@ -115,6 +115,8 @@ pub struct PageNode {
     pub attributes: Option<Attributes>,
     /// For an LLM's answers: what became of them.
     pub answers: Option<AnswersSummary>,
+    /// For a comparison: images won and lost, the first of them.
+    pub changes: Vec<Change>,
     /// For trained weights: what each epoch saw.
     pub curve: Vec<Epoch>,
 }

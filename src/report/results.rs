@@ -142,9 +142,11 @@ impl Builder<'_> {
         for id in self.spec.values.iter().flat_map(|value| &value.instances) {
             if axis == "class" || axis == "candidate" {
                 let names: Vec<String> = match ((self.measured)(*id), axis) {
-                    (Measured::Metrics(table), "class") => {
-                        table.per_class.into_iter().map(|class| class.class).collect()
-                    }
+                    (Measured::Metrics(table), "class") => table
+                        .per_class
+                        .into_iter()
+                        .map(|class| class.class)
+                        .collect(),
                     (Measured::Attributes(list), "class") => {
                         list.classes.into_iter().map(|entry| entry.class).collect()
                     }
@@ -230,7 +232,13 @@ impl Builder<'_> {
         let published: Vec<Shown> = (0..columns.len())
             .map(|i| {
                 let figures = body.iter().filter_map(|line| line.get(i)?.1.as_ref());
-                let kinds = figures.map(|f| if f.is_number() { Shown::Numbers } else { Shown::Words });
+                let kinds = figures.map(|f| {
+                    if f.is_number() {
+                        Shown::Numbers
+                    } else {
+                        Shown::Words
+                    }
+                });
                 kinds.max().unwrap_or(Shown::Nothing)
             })
             .collect();
@@ -321,7 +329,9 @@ impl Builder<'_> {
             if let (Line::Point(point), Some(axis)) = (line, axis) {
                 match point {
                     Point::Text(name) if axis == "class" => about.class = Some(name.as_str()),
-                    Point::Text(name) if axis == "candidate" => about.candidate = Some(name.as_str()),
+                    Point::Text(name) if axis == "candidate" => {
+                        about.candidate = Some(name.as_str())
+                    }
                     point => wanted.push((axis, point)),
                 }
             }

@@ -38,11 +38,7 @@ pub(super) struct VitTrunk {
 
 impl VitTrunk {
     /// The first `blocks` blocks and what is below them.
-    pub(super) fn load(
-        source: &mut Source<'_>,
-        config: &VitConfig,
-        blocks: usize,
-    ) -> Result<Self> {
+    pub(super) fn load(source: &mut Source<'_>, config: &VitConfig, blocks: usize) -> Result<Self> {
         let (width, patch) = (config.transformer.width, config.patch);
         let patches: Tensor<4> = source.tensor(PATCHES, [width, 3, patch, patch])?;
         Ok(Self {

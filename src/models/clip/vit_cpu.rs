@@ -29,11 +29,7 @@ pub(super) struct CpuVitTrunk {
 
 impl CpuVitTrunk {
     /// The first `blocks` blocks and what is below them.
-    pub(super) fn load(
-        source: &mut Source<'_>,
-        config: &VitConfig,
-        blocks: usize,
-    ) -> Result<Self> {
+    pub(super) fn load(source: &mut Source<'_>, config: &VitConfig, blocks: usize) -> Result<Self> {
         let transformer = &config.transformer;
         let (width, patch) = (config.transformer.width, config.patch);
         let square = patch * patch;

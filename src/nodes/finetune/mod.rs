@@ -20,7 +20,7 @@ use self::{
     validation::{Measured, Validation},
 };
 use crate::{
-    artifact::{Content, Embeddings, LabelUse, Output, Type, json_bytes},
+    artifact::{Content, LabelUse, Output, Type, json_bytes},
     models::clip::{ImageLayers, Layers, TextLayers, write_folder},
     node::{
         Accept, CLIP_CONFIG, CLIP_WEIGHTS, Complaint, Ctx, Done, Inputs, Item, Keep, Kind, Node,

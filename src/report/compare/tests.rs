@@ -131,7 +131,7 @@ fn runs() -> (RunSide, RunSide) {
         attempts: 40 + invalid,
         valid: 40,
         invalid_percent: 100.0 * invalid as f64 / (40 + invalid) as f64,
-        reasons: vec![],
+        ..AnswersSummary::default()
     };
     a.nodes[1].answers = Some(answers(2));
     b.nodes[1].answers = Some(answers(9));

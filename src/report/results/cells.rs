@@ -79,7 +79,10 @@ pub(super) fn figure_cell(figures: &[Figure], mean: bool, flags: &mut Flags) -> 
         [] if figures.contains(&Figure::Failed) => Cell::failed(),
         [] => Cell::missing(),
         [first, ..] if !mean || figures.len() == 1 => {
-            flags.raise(Flag::Interval, first.interval.is_some() && first.paired.is_none());
+            flags.raise(
+                Flag::Interval,
+                first.interval.is_some() && first.paired.is_none(),
+            );
             flags.raise(Flag::Paired, first.paired.is_some());
             flags.raise(Flag::Kept, first.kept && !first.selected);
             first.cell()

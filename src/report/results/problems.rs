@@ -101,8 +101,12 @@ pub(super) fn unknown_field(
     }
     let whole = figure::fields(output, Grain::Whole);
     if known.is_empty() && whole.iter().any(|name| name == field) {
-        let hint = "leave `class` out of `rows` and `columns`, or show it in a table of its own".to_owned();
-        return Some((format!("`{label}` is one value for all classes"), Some(hint)));
+        let hint = "leave `class` out of `rows` and `columns`, or show it in a table of its own"
+            .to_owned();
+        return Some((
+            format!("`{label}` is one value for all classes"),
+            Some(hint),
+        ));
     }
     if known.is_empty() {
         let message = format!("`{label}` names a node that gives {output}, which have no numbers");

@@ -69,12 +69,12 @@ fn a_mean_gives_the_sample_deviation() {
     let cell = &table.rows[0][1];
     assert_eq!(
         (cell.text.as_str(), cell.detail.as_str()),
-        ("71.00", "± 1.00")
+        ("71.00", "± 1.00, images ± 0.8")
     );
     let cell = &table.rows[1][1];
     assert_eq!(
         (cell.text.as_str(), cell.detail.as_str(), cell.mark),
-        ("62.00", "± 2.83, 2 of 3", "†")
+        ("62.00", "± 2.83, images ± 0.8, 2 of 3", "†")
     );
     assert!((cell.more[0].1 - 8f64.sqrt()).abs() < 1e-12);
 }
