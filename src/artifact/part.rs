@@ -105,7 +105,7 @@ impl FromStr for Part {
             let (fold, of) = rest.split_once('/').ok_or_else(unknown)?;
             let number = |text: &str| text.trim().parse::<usize>().map_err(|_| unknown());
             let (fold, of) = (number(fold)?, number(of)?);
-            if of < 2 || of > MOST_FOLDS {
+            if !(2..=MOST_FOLDS).contains(&of) {
                 return Err(format!("there can be 2 to {MOST_FOLDS} folds, not {of}"));
             }
             if fold == 0 || fold > of {

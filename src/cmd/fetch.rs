@@ -179,7 +179,7 @@ impl Screen {
     fn show(&self, event: Event) {
         match event {
             Event::Listing { hub, repo } => {
-                self.line(&format!("asks {hub} for the files of {repo}"))
+                self.line(&format!("asks {hub} for the files of {repo}"));
             }
             Event::Listed {
                 files,

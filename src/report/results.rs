@@ -331,7 +331,7 @@ impl Builder<'_> {
                 match point {
                     Point::Text(name) if axis == "class" => about.class = Some(name.as_str()),
                     Point::Text(name) if axis == "candidate" => {
-                        about.candidate = Some(name.as_str())
+                        about.candidate = Some(name.as_str());
                     }
                     point => wanted.push((axis, point)),
                 }

@@ -270,7 +270,11 @@ impl Prompts {
             );
             all.push(tokens);
         }
-        let longest = all.iter().map(|tokens| tokens.end()).max().unwrap_or(0);
+        let longest = all
+            .iter()
+            .map(super::tokenizer::Tokens::end)
+            .max()
+            .unwrap_or(0);
         let row = |tokens: &super::Tokens| -> Vec<i32> {
             let ids = tokens.ids.iter().copied().chain(std::iter::repeat(0));
             (ids.take(longest + 1).skip(1 + length).map(|id| id as i32)).collect()
@@ -278,7 +282,7 @@ impl Prompts {
         Ok(Self {
             before: all.iter().map(|tokens| tokens.ids[0] as i32).collect(),
             after: all.iter().flat_map(row).collect(),
-            ends: all.iter().map(|tokens| tokens.end()).collect(),
+            ends: all.iter().map(super::tokenizer::Tokens::end).collect(),
         })
     }
 }

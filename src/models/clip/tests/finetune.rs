@@ -74,6 +74,7 @@ fn label(number: usize) -> usize {
     (step * 3 + i) % NAMES.len()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the cache fetches images")]
 fn image(number: usize) -> Result<Rgb8> {
     Ok(picture(label(number), number))
 }
