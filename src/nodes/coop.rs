@@ -14,6 +14,7 @@ use crate::{
     node::{Accept, Complaint, Ctx, Done, Inputs, Item, Keep, Kind, Node, Pool, Port},
     nodes::{
         draw::Draw,
+        epochs,
         held::Held,
         vectors::{labels, sound},
     },
@@ -190,9 +191,7 @@ impl Node for Coop {
 
     /// An epoch is an item: a killed run goes on after the last whole one.
     fn items(&self, _: &Inputs, done: &Done) -> Result<Vec<Item>> {
-        let known = (done.len() + 1).min(self.epochs);
-        let item = |epoch| Item::new(format!("epoch {epoch}"), epoch);
-        Ok((0..known).map(item).collect())
+        Ok(epochs::items(done, self.epochs))
     }
 
     fn batch(&self, _: Option<usize>) -> usize {
@@ -207,10 +206,7 @@ impl Node for Coop {
         keep: &mut Keep<'_>,
         ctx: &mut Ctx<'_>,
     ) -> Result<()> {
-        let [item] = batch else {
-            anyhow::bail!("epochs are computed one at a time");
-        };
-        let epoch: usize = *item.task().context("an item of another kind")?;
+        let epoch = epochs::of_batch(batch)?;
         let mut training = self.training(inputs, done, ctx)?;
         let order = self.draw(epoch, "order").order(training.shots.len());
         let mut seen = 0;

@@ -17,7 +17,7 @@ use super::{
     verdicts::{Ensemble, Verdict, metrics},
 };
 use crate::{
-    artifact::{Artifact, MetricsTable, Output, Part, Type},
+    artifact::{Artifact, Output, Part, Type},
     models::logistic::{Ending, LogisticRegression},
     node::{Accept, Complaint, Ctx, Done, Inputs, Kind, Node, Port},
 };
@@ -134,12 +134,10 @@ impl Node for LinearProbe {
             .map(|(row, label)| Verdict::new(row, *label))
             .collect();
         let chosen_by = ["train", "images"];
-        let mut found = metrics(inputs, &images, &verdicts, &chosen_by, Ensemble::default())?;
-        if train.labels_of.overlaps(&images.labels_of) {
-            trained_on_these(&mut found.table);
-        }
+        let read = [train.labels_of];
+        let found = metrics(inputs, &images, &verdicts, &chosen_by, &read, Ensemble::default())?;
         Ok(Output {
-            labels: vec![train.labels_of],
+            labels: read.to_vec(),
             ..found.output()?
         })
     }
@@ -190,18 +188,6 @@ impl LinearProbe {
         }
         taken.sort_unstable();
         Ok(taken)
-    }
-}
-
-/// Says that the classifier learnt from labels of the scored images: its accuracy is
-/// no estimate, and a p-value would mean nothing.
-fn trained_on_these(table: &mut MetricsTable) {
-    table.selected_on_this_split = true;
-    if let Some(paired) = &mut table.paired {
-        paired.p_value = None;
-    }
-    for change in (table.per_class.iter_mut()).filter_map(|class| class.change.as_mut()) {
-        (change.p_value, change.p_holm) = (None, None);
     }
 }
 
@@ -276,6 +262,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
+    use crate::artifact::MetricsTable;
     use crate::{
         artifact::{Embeddings, LabelUse, Metrics},
         node::{Budget, Input},

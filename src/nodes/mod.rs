@@ -3,6 +3,7 @@
 mod candidate_pool;
 mod doubtful;
 mod draw;
+mod epochs;
 mod held;
 #[cfg(test)]
 mod in_memory;

@@ -115,13 +115,14 @@ pub(super) fn classifier(
 }
 
 /// The evaluation of a classifier with these verdicts on `images`. Labels behind
-/// the ports `chosen_by` chose it. The port `baseline`, if connected, leads to
+/// the ports `chosen_by`, and `read`, which the node itself learnt from, chose it. The port `baseline`, if connected, leads to
 /// texts, to be averaged as `ensemble` says, or to another evaluation.
 pub(super) fn metrics(
     inputs: &Inputs,
     images: &LabelledImages,
     verdicts: &[Verdict],
     chosen_by: &[&str],
+    read: &[LabelUse],
     ensemble: Ensemble,
 ) -> Result<Metrics> {
     let leaks = |ports: &[&str]| -> Result<bool> {
@@ -131,7 +132,7 @@ pub(super) fn metrics(
         }
         Ok(uses.iter().any(|used| used.overlaps(&images.labels_of)))
     };
-    let selected = leaks(chosen_by)?;
+    let selected = leaks(chosen_by)? || read.iter().any(|used| used.overlaps(&images.labels_of));
     let mut outcome = Outcome {
         classes: images.embeddings.classes.clone(),
         scored: images.labels_of.clone(),
@@ -361,7 +362,7 @@ fn points(stratum: &Stratum) -> f64 {
 }
 
 /// A share in percent with its 95% Wilson interval; of no images 0, from 0 to 100.
-pub(super) fn share(correct: u64, total: u64) -> Share {
+fn share(correct: u64, total: u64) -> Share {
     let (low, high) = wilson(correct, total);
     Share {
         correct,

@@ -148,7 +148,7 @@ impl Node for ZeroshotEval {
         let found = judge(&images, &texts, scale);
         // The images' own labels chose them when the model was trained on them.
         let chosen_by = ["images", "classifier"];
-        metrics(inputs, &images, &found, &chosen_by, self.ensemble)?.output()
+        metrics(inputs, &images, &found, &chosen_by, &[], self.ensemble)?.output()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         Accept, CLIP_CONFIG, CLIP_WEIGHTS, Complaint, Ctx, Done, Inputs, Item, Keep, Kind, Node,
         Pool, Port,
     },
-    nodes::{draw::Draw, held::Held},
+    nodes::{draw::Draw, epochs, held::Held},
 };
 
 /// Raised when the numbers of an epoch change.
@@ -194,10 +194,7 @@ impl Node for Finetune {
     /// An epoch is an item: a killed run goes on after the last whole one, and
     /// more epochs cost only themselves.
     fn items(&self, _: &Inputs, done: &Done) -> Result<Vec<Item>> {
-        let known = (done.len() + 1).min(self.epochs);
-        Ok((0..known)
-            .map(|epoch| Item::new(format!("epoch {epoch}"), epoch))
-            .collect())
+        Ok(epochs::items(done, self.epochs))
     }
 
     fn batch(&self, _: Option<usize>) -> usize {
@@ -212,10 +209,7 @@ impl Node for Finetune {
         keep: &mut Keep<'_>,
         ctx: &mut Ctx<'_>,
     ) -> Result<()> {
-        let [item] = batch else {
-            anyhow::bail!("epochs are computed one at a time");
-        };
-        let epoch: usize = *item.task().context("an item of another kind")?;
+        let epoch = epochs::of_batch(batch)?;
         let train = inputs.split("train")?;
         let prompts = texts(inputs, "prompts")?;
         ensure!(

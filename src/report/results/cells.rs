@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use super::super::figure::{Figure, Form, KEPT, Reading, SELECTED, write};
-use crate::table::{Cell, Note};
+use crate::{
+    stats::mean_deviation,
+    table::{Cell, Note},
+};
 
 /// The sign of a mean over fewer points than asked.
 const PARTIAL: &str = "†";
@@ -114,15 +117,15 @@ fn words(figures: &[Figure]) -> Cell {
 /// Mean and sample deviation (divisor n − 1) of `readings`.
 fn mean_cell(readings: &[&Reading], first: &Reading, asked: usize) -> Cell {
     let n = readings.len() as f64;
-    let mean = readings.iter().map(|r| r.value).sum::<f64>() / n;
+    let values: Vec<f64> = readings.iter().map(|r| r.value).collect();
+    let spread = mean_deviation(&values);
+    let mean = spread.map_or(first.value, |(mean, _)| mean);
     let form = match first.form {
         Form::Count => Form::Plain,
         form => form,
     };
     let mut cell = Cell::number(mean, write(mean, form));
-    if readings.len() > 1 {
-        let squares = readings.iter().map(|r| (r.value - mean).powi(2));
-        let deviation = (squares.sum::<f64>() / (n - 1.0)).sqrt();
+    if let Some((_, deviation)) = spread {
         let written = write(deviation, form);
         cell.detail = format!("± {}", written.trim_start_matches('+'));
         cell.more = vec![("deviation", deviation), ("n", n)];
