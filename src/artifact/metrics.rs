@@ -142,6 +142,29 @@ pub struct Metrics {
     pub changes: Vec<Change>,
 }
 
+impl Metrics {
+    /// The numbers alone; `read` as for [`Artifact::decode`].
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn table(read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<MetricsTable> {
+        from_json("metrics.json", &read("metrics.json")?)
+    }
+
+    /// The first `most` images won and lost, of an evaluation with a baseline.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn changes(read: &dyn Fn(&str) -> Result<Vec<u8>>, most: usize) -> Result<Vec<Change>> {
+        let bytes = read("changes.jsonl")?;
+        let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        let end = ends.map(|(at, _)| at).nth(most).unwrap_or(bytes.len());
+        let mut first = from_lines("changes.jsonl", &bytes[..end])?;
+        first.truncate(most);
+        Ok(first)
+    }
+}
+
 impl Artifact for Metrics {
     fn kind(&self) -> Type {
         Type::Metrics
@@ -182,7 +205,7 @@ impl Artifact for Metrics {
     }
 
     fn decode(read: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
-        let table: MetricsTable = from_json("metrics.json", &read("metrics.json")?)?;
+        let table = Self::table(read)?;
         let bytes = read("predictions.safetensors")?;
         let tensors =
             SafeTensors::deserialize(&bytes).context("failed to read `predictions.safetensors`")?;

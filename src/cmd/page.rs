@@ -120,9 +120,10 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
         // What cannot be read is left out: the next run computes it again.
         match manifest.r#type {
             Type::Metrics => {
-                if let Ok(metrics) = Metrics::decode(&read) {
-                    node.changes = metrics.changes.into_iter().take(CHANGES).collect();
-                    node.metrics = Some(metrics.table);
+                node.metrics = Metrics::table(&read).ok();
+                let compared = (node.metrics.as_ref()).is_some_and(|table| table.paired.is_some());
+                if compared {
+                    node.changes = Metrics::changes(&read, CHANGES).unwrap_or_default();
                 }
             }
             Type::Attributes => node.attributes = Attributes::decode(&read).ok(),
@@ -130,9 +131,6 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
                 node.answers = Answers::decode(&read)
                     .ok()
                     .map(|answers| AnswersSummary::of(&answers));
-            }
-            Type::TextEmbeddings => {
-                *numbers = read("items.jsonl").ok().and_then(|rows| texts(&rows));
             }
             Type::Weights => {
                 node.curve = read("curve.json")
@@ -156,6 +154,14 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
         }
         if let Some(attributes) = &node.attributes {
             return Measured::Attributes(Box::new(attributes.clone()));
+        }
+        // Texts are many: they are counted only where a table asks.
+        if let Some(manifest) = &known[id.index()].manifest
+            && manifest.r#type == Type::TextEmbeddings
+        {
+            let rows = read_file(store, manifest, "items.jsonl").ok();
+            let counts = rows.and_then(|rows| texts(&rows));
+            return counts.map_or(Measured::Missing, Measured::Numbers);
         }
         match (&node.answers, &numbers[id.index()], node.state) {
             (Some(answers), _, _) => Measured::Numbers(json!(answers)),
