@@ -300,6 +300,32 @@ fn an_up_to_date_run_notices_a_changed_file_and_a_lost_record() {
 }
 
 #[test]
+fn what_another_pipeline_adds_to_the_store_costs_an_up_to_date_run_nothing() {
+    let space = Space::new();
+    space.write("p.toml", CHAIN);
+    space.run(&["exec", "p.toml"]);
+    let own = objects(&space);
+    std::thread::sleep(std::time::Duration::from_millis(60));
+    space.run(&["exec", "p.toml"]);
+    let other = CHAIN.replace("\"aside\"", "\"other\"");
+    space.write("other.toml", &other.replace("\"chain\"", "\"more\""));
+    assert_eq!(space.run(&["exec", "other.toml"]).code, 0);
+    assert!(objects(&space).len() > own.len());
+    let quick = |space: &Space| {
+        let ran = space.run(&["exec", "p.toml"]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        ran.stderr.contains("4 nodes: all up to date")
+    };
+    assert!(quick(&space));
+    // Its own results are another matter, each of them.
+    for object in &own {
+        std::fs::remove_file(object).unwrap();
+        assert!(!quick(&space), "{}", object.display());
+        assert!(object.exists() && quick(&space));
+    }
+}
+
+#[test]
 fn an_interrupt_stops_cleanly_and_the_next_run_goes_on() {
     let space = Space::new();
     let items: Vec<String> = (0..40).map(|i| format!("\"{i}\"")).collect();

@@ -24,7 +24,9 @@ use crate::{
     node::DeviceChoice,
     pipeline::Graph,
     report::{EventLog, Plain, Progress, Sink},
-    run::{self, Event, Outcome, RunEntry, RunNode, Settings, State, UpToDate, index_name},
+    run::{
+        self, Event, Outcome, Results, RunEntry, RunNode, Settings, State, UpToDate, index_name,
+    },
     store::Store,
 };
 
@@ -109,18 +111,13 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
         let mut files = graph.files.clone();
         files.extend(page::leaf_files(&graph)?);
         files.push(written.report.clone());
-        let nodes = outcome
-            .nodes
-            .iter()
-            .filter(|node| node.state == State::Done)
-            .count();
         let printed = (written.text, written.json);
         UpToDate::save(
             &store,
             &index,
             began,
             files,
-            nodes,
+            Results::of(&outcome),
             printed,
             Some(written.report),
         );

@@ -33,7 +33,7 @@ pub use self::{
     reason::reason,
     resolve::read_manifest,
     state::State,
-    uptodate::{UpToDate, index_name},
+    uptodate::{Results, UpToDate, index_name},
 };
 use self::{
     execute::{Job, Message, Stopped},

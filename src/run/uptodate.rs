@@ -2,11 +2,13 @@
 //! finished run looked at, and what it printed.
 //!
 //! It says nothing about results by itself. It holds only while every file that
-//! the run read is the same one (device, inode, size, times) and nothing was
-//! added to or removed from the store's folders since. In any other case, or
-//! when the file is gone or damaged, the graph is looked at node by node.
+//! the run read is the same one (device, inode, size, times), and nothing was
+//! added to or removed from the store's folders since, or at least its own records
+//! and objects are all the same files. In any other case, or when the file is gone
+//! or damaged, the graph is looked at node by node.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,6 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::{NodeOutcome, Outcome, State};
 use crate::{
     digest::{Digest, Identity},
     store::{Generation, Store},
@@ -33,6 +36,7 @@ pub struct UpToDate {
     saved: SystemTime,
     files: Vec<(PathBuf, Identity)>,
     generation: Generation,
+    results: Results,
     /// Nodes of the run, all of them in the store.
     pub nodes: usize,
     /// What the run printed to stdout.
@@ -41,6 +45,42 @@ pub struct UpToDate {
     pub json: Value,
     /// Where its report is.
     pub report: Option<PathBuf>,
+}
+
+/// What a run's nodes have in the store.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Results {
+    /// Keys of their records.
+    pub keys: Vec<Digest>,
+    /// Manifests and files of their artifacts.
+    pub objects: Vec<Digest>,
+    /// What [`Store::stamp`] said of these.
+    stamp: Option<Digest>,
+}
+
+impl Results {
+    /// Those of every node that is done.
+    pub fn of(outcome: &Outcome) -> Self {
+        let done = |node: &&NodeOutcome| node.state == State::Done;
+        let mut objects = BTreeSet::new();
+        for node in outcome.nodes.iter().filter(done) {
+            objects.extend(node.artifact);
+            let files = node.manifest.iter().flat_map(|manifest| &manifest.files);
+            objects.extend(files.map(|file| file.digest));
+        }
+        Self {
+            keys: (outcome.nodes.iter().filter(done))
+                .filter_map(|node| node.key)
+                .collect(),
+            objects: objects.into_iter().collect(),
+            stamp: None,
+        }
+    }
+
+    /// Whether all of it is still what it was.
+    fn same(&self, store: &Store) -> bool {
+        self.stamp.is_some() && self.stamp == store.stamp(&self.keys, &self.objects)
+    }
 }
 
 /// The name of the index of one command: the program, the pipeline file and
@@ -63,8 +103,10 @@ impl UpToDate {
             fs_err::metadata(path).is_ok_and(|metadata| Identity::of(&metadata) == *identity)
         };
         let young = index.saved.elapsed().is_ok_and(|age| age < DAY);
-        (young && index.files.iter().all(same) && index.generation == store.generation())
-            .then_some(index)
+        (young
+            && index.files.iter().all(same)
+            && (index.generation == store.generation() || index.results.same(store)))
+        .then_some(index)
     }
 
     /// Saves the index of a run that began at `began`, read `files` and left
@@ -75,7 +117,7 @@ impl UpToDate {
         name: &str,
         began: SystemTime,
         files: Vec<PathBuf>,
-        nodes: usize,
+        mut results: Results,
         printed: (String, Value),
         report: Option<PathBuf>,
     ) {
@@ -92,11 +134,13 @@ impl UpToDate {
             }
             list.push((path, Identity::of(&metadata)));
         }
+        results.stamp = store.stamp(&results.keys, &results.objects);
         let index = Self {
             saved: SystemTime::now(),
             files: list,
             generation: store.generation(),
-            nodes,
+            nodes: results.keys.len(),
+            results,
             printed: printed.0,
             json: printed.1,
             report,

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Inner, Store, check_name,
-    dir::{Dir, Found, file_id, is_folder, mtime},
-    objects::read_exactly,
+    dir::{Dir, Found, file_id, is_folder, is_regular, mtime},
+    objects::{object_place, read_exactly},
+    records::record_place,
     tmp::random,
 };
 use crate::digest::Digest;
@@ -54,6 +55,23 @@ impl Store {
             thread::sleep(TICK);
         }
         Generation(Digest::of(&random().to_le_bytes()))
+    }
+
+    /// What tells whether the records of `keys` and `objects` are the files that they were:
+    /// a digest of the identity, size and modification time of each. `None` when one is not
+    /// there. Whatever else was added to the store or taken from it does not show.
+    pub fn stamp(&self, keys: &[Digest], objects: &[Digest]) -> Option<Digest> {
+        let records = keys.iter().map(record_place);
+        let mut hasher = blake3::Hasher::new_derive_key("runner stamp v1");
+        for place in records.chain(objects.iter().map(object_place)) {
+            let stat = self.0.dir.stat(&place.path()).ok().flatten();
+            let stat = stat.filter(is_regular)?;
+            let (device, inode) = file_id(&stat);
+            for number in [device, inode, stat.st_size as u64, mtime(&stat) as u64] {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+        Some(Digest::from_bytes(*hasher.finalize().as_bytes()))
     }
 
     /// The derived file `name`, if it is as it was saved.
