@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{PIPELINE, PipelineArgs, load, print, print_json};
-use crate::{cli::Global, diagnostic::Diagnostics};
+use crate::{cli::Global, diagnostic::Diagnostics, project::Project};
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -19,9 +19,13 @@ pub struct CheckArgs {
     json: bool,
 }
 
-/// Loads the pipeline and says what it holds.
+/// Loads the pipeline, and its project's `runner.toml`, and says what it holds.
 pub(super) fn run(args: &CheckArgs, _: &Global) -> Result<ExitCode> {
-    let graph = match load(&args.pipeline) {
+    let loaded = load(&args.pipeline).and_then(|graph| {
+        Project::load(&graph.root)?;
+        Ok(graph)
+    });
+    let graph = match loaded {
         Ok(graph) => graph,
         Err(error) if args.json && error.is::<Diagnostics>() => {
             if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {

@@ -1,4 +1,6 @@
-//! Sizes in bytes as people write them.
+//! Sizes in bytes and lengths of time as people write them.
+
+use std::time::Duration;
 
 /// Reads `500MB`, `50GB`; units are powers of 1000.
 ///
@@ -21,6 +23,28 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).ok_or_else(wrong)
 }
 
+/// Reads `90s`, `12h`, `30d`, `2w`.
+///
+/// # Errors
+/// What is wrong, in a sentence.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time; write 12h or 30d");
+    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let number: u64 = text[..at].parse().map_err(|_| wrong())?;
+    let unit = match &text[at..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(unit)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +62,14 @@ mod tests {
             "99999999999999TB",
         ] {
             assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_their_units() {
+        assert_eq!(time("30d"), Ok(Duration::from_hours(720)));
+        for wrong in ["", "d", "3x", "99999999999999999999d"] {
+            assert!(time(wrong).is_err(), "{wrong}");
         }
     }
 }

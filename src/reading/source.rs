@@ -12,10 +12,10 @@ use super::findings::Findings;
 use crate::diagnostic::{Diagnostic, Place, SourceText};
 
 /// Bytes that one file may have.
-pub(super) const MAX_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_BYTES: u64 = 4 << 20;
 
 /// Brackets that may be open at once, and keys that may follow one another.
-pub(super) const MAX_NESTING: usize = 64;
+pub(crate) const MAX_NESTING: usize = 64;
 
 /// Beyond this size only the first syntax error is looked for: each costs memory.
 const RECOVERED_BYTES: usize = 256 << 10;
@@ -24,7 +24,7 @@ const RECOVERED_BYTES: usize = 256 << 10;
 const MAX_SYNTAX_ERRORS: usize = 20;
 
 /// The text of the file at `path`, or what is wrong with it.
-pub(super) fn read(path: &Path, shown: &str) -> Result<Arc<SourceText>, Box<Diagnostic>> {
+pub(crate) fn read(path: &Path, shown: &str) -> Result<Arc<SourceText>, Box<Diagnostic>> {
     let nothing = SourceText::new(path, shown, "");
     let failed = |message: String| Box::new(Diagnostic::whole(&nothing, message));
     let mut bytes = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn read(path: &Path, shown: &str) -> Result<Arc<SourceText>, Box<Diag
 }
 
 /// An input or output error in lower case without its number.
-pub(super) fn reason(error: &std::io::Error) -> String {
+pub(crate) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut chars = text.chars();
@@ -70,7 +70,7 @@ pub(super) fn reason(error: &std::io::Error) -> String {
 }
 
 /// The document in `source`; `None` after telling what is wrong with its syntax.
-pub(super) fn parse<'i>(source: &'i Arc<SourceText>, found: &mut Findings) -> Option<DeTable<'i>> {
+pub(crate) fn parse<'i>(source: &'i Arc<SourceText>, found: &mut Findings) -> Option<DeTable<'i>> {
     if let Some(at) = too_deep(&source.text) {
         found.push(nesting(source, at));
         return None;
@@ -182,7 +182,7 @@ fn deep_value(value: &DeValue<'_>, left: usize) -> Option<usize> {
 
 /// `path` without `.` and, where that is the same file, without `..`: a `..`
 /// behind a symbolic link stays.
-pub(super) fn normal(path: &Path) -> PathBuf {
+pub(crate) fn normal(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {
@@ -201,8 +201,26 @@ pub(super) fn normal(path: &Path) -> PathBuf {
     out
 }
 
+/// The way from the folder `from` to `to`, both absolute; `to` itself where
+/// they share nothing.
+pub(crate) fn relative(from: &Path, to: &Path) -> PathBuf {
+    let (from, to) = (normal(from), normal(to));
+    let pairs = from.components().zip(to.components());
+    let shared = pairs.take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared);
+    if shared <= 1 || up.clone().any(|part| part == Component::ParentDir) {
+        return to;
+    }
+    let mut out: PathBuf = up.map(|_| Component::ParentDir).collect();
+    out.extend(to.components().skip(shared));
+    if out.as_os_str().is_empty() {
+        out.push(".");
+    }
+    out
+}
+
 /// How `path`, named in the file that people know as `shown`, is shown.
-pub(super) fn shown_beside(shown: &str, path: &Path) -> String {
+pub(crate) fn shown_beside(shown: &str, path: &Path) -> String {
     if path.is_absolute() {
         return path.display().to_string();
     }
@@ -251,5 +269,18 @@ mod tests {
         assert_eq!(normal(Path::new("../a")), Path::new("../a"));
         assert_eq!(shown_beside("pipelines/a.toml", Path::new("../b")), "b");
         assert_eq!(shown_beside("a.toml", Path::new("b.toml")), "b.toml");
+    }
+
+    #[test]
+    fn the_way_to_another_folder_goes_up_and_down() {
+        for (from, to, way) in [
+            ("/x/a/b", "/x/a/c/d", "../c/d"),
+            ("/x/a", "/x/a/b", "b"),
+            ("/x/a", "/x/a", "."),
+            ("/x/a/../b", "/x/c", "../c"),
+            ("/x", "/y/z", "/y/z"),
+        ] {
+            assert_eq!(relative(Path::new(from), Path::new(to)), Path::new(way));
+        }
     }
 }

@@ -1,6 +1,13 @@
 //! Reads a table into a Rust type and tells everything that is wrong with it,
 //! field by field, in words for people.
 
+pub(crate) mod findings;
+pub(crate) mod misplaced;
+pub(crate) mod names;
+pub(crate) mod size;
+pub(crate) mod source;
+pub(crate) mod values;
+
 use std::{ops::Range, sync::Arc};
 
 use serde::de::DeserializeOwned;
@@ -9,23 +16,23 @@ use toml::{
     de::{DeTable, DeValue, Error, ValueDeserializer},
 };
 
-use super::{findings::Findings, names::suggest};
+use self::{findings::Findings, names::suggest};
 use crate::diagnostic::{Diagnostic, Place, SourceText};
 
 /// Where a table stands and what people call it.
-pub(super) struct Subject<'s> {
+pub(crate) struct Subject<'s> {
     /// `data set `cifar10``, `a node of kind `probe``.
-    pub(super) what: &'s str,
+    pub(crate) what: &'s str,
     /// Its file.
-    pub(super) source: &'s Arc<SourceText>,
+    pub(crate) source: &'s Arc<SourceText>,
     /// Its name there.
-    pub(super) header: Range<usize>,
+    pub(crate) header: Range<usize>,
     /// Fields whose absence has been told already.
-    pub(super) missing: &'s [String],
+    pub(crate) missing: &'s [String],
 }
 
 /// Reads `table` with serde.
-pub(super) fn read<T: DeserializeOwned>(
+pub(crate) fn read<T: DeserializeOwned>(
     subject: &Subject<'_>,
     table: DeTable<'_>,
     found: &mut Findings,
@@ -38,7 +45,7 @@ pub(super) fn read<T: DeserializeOwned>(
 /// Reads `table` with `parse`. After an error the field at fault is left out
 /// and the rest is tried again, so that every field's error comes out; what
 /// could be read without those fields is given back.
-pub(super) fn read_with<'a, T>(
+pub(crate) fn read_with<'a, T>(
     subject: &Subject<'_>,
     table: DeTable<'a>,
     found: &mut Findings,

@@ -12,7 +12,7 @@ const KEPT: usize = 10_000;
 
 /// The errors found so far.
 #[derive(Default)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     list: Vec<Diagnostic>,
     seen: HashSet<u64>,
 }
@@ -20,7 +20,7 @@ pub(super) struct Findings {
 impl Findings {
     /// Adds `diagnostic` unless the same was said of the same place: nodes
     /// with a matrix are looked at many times.
-    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
         let mut hasher = DefaultHasher::new();
         diagnostic.source.shown.hash(&mut hasher);
         diagnostic.span.hash(&mut hasher);
@@ -31,17 +31,17 @@ impl Findings {
     }
 
     /// Whether nothing was found.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// How many were found.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
 
     /// All of them in order.
-    pub(super) fn into_diagnostics(self) -> Diagnostics {
+    pub(crate) fn into_diagnostics(self) -> Diagnostics {
         Diagnostics(self.list).sorted()
     }
 }

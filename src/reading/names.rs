@@ -1,7 +1,7 @@
 //! Names that people may give, and "did you mean".
 
 /// Whether `name` can be written in a reference and in `${…}`.
-pub(super) fn is_valid(name: &str) -> bool {
+pub(crate) fn is_valid(name: &str) -> bool {
     let mut chars = name.chars();
     chars
         .next()
@@ -31,7 +31,7 @@ pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// A hint: the nearest name, or else all of them if they are few.
-pub(super) fn suggest<'a>(
+pub(crate) fn suggest<'a>(
     word: &str,
     what: &str,
     names: impl IntoIterator<Item = &'a str> + Clone,
@@ -52,7 +52,7 @@ pub(super) fn suggest<'a>(
 }
 
 /// `` `a`, `b`, `c` ``.
-pub(super) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
+pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
     let quoted: Vec<_> = names.iter().map(|n| format!("`{}`", n.as_ref())).collect();
     quoted.join(", ")
 }
