@@ -41,6 +41,9 @@ const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW);
 
+/// How often a stale handle is asked for again.
+const RETRIES: usize = 3;
+
 impl Dir {
     /// Opens the folder at `path`, which may be reached through links: it is the user's choice.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
@@ -70,7 +73,7 @@ impl Dir {
             Err(Errno::LOOP) => return Ok(strange("a symbolic link")),
             Err(Errno::NOTDIR) => return Ok(strange("a file in place of its folder")),
             Err(Errno::NXIO | Errno::NODEV) => return Ok(strange("a socket or a device")),
-            Err(error @ (Errno::ACCESS | Errno::PERM | Errno::IO | Errno::STALE)) => {
+            Err(error @ (Errno::ACCESS | Errno::PERM | Errno::IO)) => {
                 return Ok(strange(&format!("unreadable ({})", io::Error::from(error))));
             }
             Err(error) => return Err(error.into()),
@@ -92,9 +95,10 @@ impl Dir {
     /// The state of the entry at `path` itself, or nothing if there is none.
     pub(super) fn stat(&self, path: &str) -> io::Result<Option<Stat>> {
         let result = match path.rsplit_once('/') {
-            Some((folder, name)) => open_beneath(&self.0, folder, FOLDER, Mode::empty())
-                .and_then(|fd| fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)),
-            None => fs::statat(&self.0, path, AtFlags::SYMLINK_NOFOLLOW),
+            Some((folder, name)) => {
+                open_beneath(&self.0, folder, FOLDER, Mode::empty()).and_then(|fd| state(&fd, name))
+            }
+            None => state(&self.0, path),
         };
         match result {
             Ok(stat) => Ok(Some(stat)),
@@ -218,8 +222,33 @@ pub(super) fn mtime(stat: &Stat) -> i64 {
         .saturating_add(stat.st_mtime_nsec as i64)
 }
 
+/// Asks again while the answer is that a handle is stale. On a network file system that only
+/// says that somebody replaced the file or its folder meanwhile, and nothing about either.
+fn until_fresh<T>(mut ask: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    for _ in 0..RETRIES {
+        match ask() {
+            Err(Errno::STALE) => {}
+            result => return result,
+        }
+    }
+    ask()
+}
+
+fn state(folder: &OwnedFd, name: &str) -> rustix::io::Result<Stat> {
+    until_fresh(|| fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW))
+}
+
 /// Opens `path` below `folder`; no component may be a link.
 fn open_beneath(
+    folder: &OwnedFd,
+    path: &str,
+    flags: OFlags,
+    mode: Mode,
+) -> rustix::io::Result<OwnedFd> {
+    until_fresh(|| open_once(folder, path, flags, mode))
+}
+
+fn open_once(
     folder: &OwnedFd,
     path: &str,
     flags: OFlags,
@@ -313,5 +342,23 @@ mod tests {
             assert_eq!(at("/etc/passwd"), Err(Errno::XDEV));
             assert_eq!(at("a/b/none"), Err(Errno::NOENT));
         }
+    }
+
+    #[test]
+    fn a_stale_handle_is_asked_for_again_three_times() {
+        for (stale, expected) in [(0, Ok(1)), (3, Ok(4)), (4, Err(Errno::STALE))] {
+            let mut asked = 0;
+            let result = until_fresh(|| {
+                asked += 1;
+                if asked > stale {
+                    Ok(asked)
+                } else {
+                    Err(Errno::STALE)
+                }
+            });
+            assert_eq!(result, expected);
+        }
+        let result: rustix::io::Result<()> = until_fresh(|| Err(Errno::NOENT));
+        assert_eq!(result, Err(Errno::NOENT));
     }
 }

@@ -70,15 +70,26 @@ pub enum StoreError {
          hint: remove them by `unpin` and pin again"
     )]
     BadPins(String),
+    /// A shared cache that cannot be used as it was asked to be.
+    #[error("use the shared cache `{name}`: {reason}")]
+    Remote {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The address of a shared cache that cannot be one.
+    #[error("{0}")]
+    Address(String),
     /// The operating system refused.
-    #[error("{action} `{}`: {source}{hint}", path.display())]
+    #[error("{action} `{}`: {cause}{hint}", path.display())]
     Io {
         /// What was being done.
         action: &'static str,
         /// To what.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said. It is in the text, so it is no source, which is printed too.
+        cause: io::Error,
         /// What may help.
         hint: Hint,
     },
@@ -104,8 +115,8 @@ impl StoreError {
         path: impl Into<PathBuf>,
         source: impl Into<io::Error>,
     ) -> Self {
-        let source = source.into();
-        let hint = match Errno::from_io_error(&source) {
+        let cause = source.into();
+        let hint = match Errno::from_io_error(&cause) {
             Some(Errno::NOSPC | Errno::DQUOT) => "free some space, for example with `cache gc`",
             Some(Errno::MFILE | Errno::NFILE) => "raise the limit of open files (`ulimit -n`)",
             Some(Errno::ACCESS | Errno::PERM) => "check who owns the cache folder",
@@ -114,7 +125,7 @@ impl StoreError {
         Self::Io {
             action,
             path: path.into(),
-            source,
+            cause,
             hint: Hint(hint),
         }
     }

@@ -1,6 +1,6 @@
 //! Collection: removing what is old, or the oldest of what is too much, but nothing in use.
 //!
-//! Records and packs are kept while they are young, pinned or live; objects while a record names
+//! Records and packs are kept while they are young, pinned, or found by a run under way; objects while a record names
 //! them, or they are young. Looking something up makes it young again. What goes lies in the
 //! trash for a day, where readers still find objects. If all that fails for a run under way, it
 //! has a miss and computes again.
@@ -18,8 +18,8 @@ use super::{
     Inner, Store, StoreError,
     list::{Count, Listed},
     objects::trash_name,
-    record::Written,
-    records::DOMAIN,
+    record::{LONGEST, Written},
+    records::{DAY, DOMAIN},
     unshard,
 };
 use crate::digest::Digest;
@@ -62,6 +62,8 @@ pub struct GcReport {
     pub objects: Count,
     /// Packs collected.
     pub packs: Count,
+    /// Records and runs of others collected; they can be fetched again.
+    pub fetched: Count,
     /// Files deleted for good from trash and quarantine.
     pub emptied: Count,
     /// What stays.
@@ -85,6 +87,8 @@ enum What {
     Record,
     Broken,
     Pack,
+    /// Something that was fetched from a shared cache, and can be again.
+    Fetched,
 }
 
 struct Object {
@@ -105,9 +109,43 @@ impl Store {
         }
         let mut keep: HashSet<Digest> = live.iter().copied().collect();
         keep.extend(self.pins()?.into_values().flatten());
+        keep.extend(self.0.leased());
         self.0
             .collect(policy, &keep)
             .map_err(|error| self.0.io("collect in", "", error))
+    }
+}
+
+impl Store {
+    /// Collects by these limits if that was not done here for a day, as well as that goes.
+    pub fn gc_daily(&self, max_age: Option<Duration>, max_size: Option<u64>) -> Option<GcReport> {
+        const STAMP: &str = "collected";
+        let inner = &self.0;
+        if inner.read_only || (max_age.is_none() && max_size.is_none()) {
+            return None;
+        }
+        let now = inner.now().ok()?;
+        let last = self.load_index(STAMP);
+        let last = last.and_then(|bytes| Some(i64::from_le_bytes(bytes.try_into().ok()?)));
+        // A stamp from the future is that of a clock that was wrong.
+        if last.is_some_and(|last| last <= now && now - last < DAY.as_nanos() as i64) {
+            return None;
+        }
+        self.save_index(STAMP, &now.to_le_bytes());
+        // A new store has nothing that is old.
+        last?;
+        let policy = GcPolicy {
+            max_age,
+            max_size,
+            ..GcPolicy::default()
+        };
+        match self.gc(&policy, &[]) {
+            Ok(report) => Some(report),
+            Err(error) => {
+                inner.warn("", &error.to_string());
+                None
+            }
+        }
     }
 }
 
@@ -179,6 +217,7 @@ impl Inner {
                     What::Record => &mut report.records,
                     What::Broken => &mut report.broken,
                     What::Pack => &mut report.packs,
+                    What::Fetched => &mut report.fetched,
                 };
                 count.add(candidate.entry.size);
             }
@@ -223,6 +262,21 @@ impl Inner {
                 entry,
                 what,
                 objects,
+            });
+        }
+        for (domain, entry) in self.fetched()? {
+            let bytes = self.bytes_of(&entry.place.path(), LONGEST as u64);
+            let key = entry
+                .digest
+                .filter(|_| entry.place.folder.starts_with("fetched/actions/"));
+            let written = key
+                .zip(bytes)
+                .and_then(|(key, bytes)| Written::decode(&bytes, &key, &domain).ok());
+            all.push(Candidate {
+                held: key.is_some_and(|key| keep.contains(&key)) || is_young(&entry),
+                entry,
+                what: What::Fetched,
+                objects: written.map(|written| written.named()).unwrap_or_default(),
             });
         }
         for entry in self.packs()? {

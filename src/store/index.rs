@@ -76,38 +76,50 @@ impl Store {
 
     /// The derived file `name`, if it is as it was saved.
     pub fn load_index(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.index_bytes(name)
+    }
+
+    /// Saves the derived file `name`, as well as that goes: without it the next run is slower.
+    pub fn save_index(&self, name: &str, bytes: &[u8]) {
+        self.0.save_index_bytes(name, bytes);
+    }
+}
+
+impl Inner {
+    pub(super) fn index_bytes(&self, name: &str) -> Option<Vec<u8>> {
         check_name(name).ok()?;
         let path = format!("index/{name}");
-        let Ok(Found::File(file, identity)) = self.0.dir.look(&path) else {
-            return None;
-        };
-        if identity.size > LONGEST {
-            return None;
-        }
-        let mut bytes = read_exactly(file, identity.size).ok()?;
+        let mut bytes = self.bytes_of(&path, LONGEST)?;
         let (body, hash) = bytes.split_last_chunk::<32>()?;
         if index_hash(body) != Digest::from_bytes(*hash) {
-            self.0.warn(&path, "damaged, and ignored");
+            self.warn(&path, "damaged, and ignored");
             return None;
         }
         bytes.truncate(bytes.len() - 32);
         Some(bytes)
     }
 
-    /// Saves the derived file `name`, as well as that goes: without it the next run is slower.
-    pub fn save_index(&self, name: &str, bytes: &[u8]) {
-        if check_name(name).is_err() || self.0.read_only {
+    pub(super) fn save_index_bytes(&self, name: &str, bytes: &[u8]) {
+        if check_name(name).is_err() || self.read_only {
             return;
         }
         let hash = index_hash(bytes);
         let whole = [bytes, hash.as_bytes()].concat();
-        if let Err(error) = self.0.replace("index", name, &whole, false) {
-            self.0.warn(&format!("index/{name}"), &error.to_string());
+        if let Err(error) = self.replace("index", name, &whole, false) {
+            self.warn(&format!("index/{name}"), &error.to_string());
         }
     }
-}
 
-impl Inner {
+    /// The bytes of the regular file at `path`, if it has at most `longest`.
+    pub(super) fn bytes_of(&self, path: &str, longest: u64) -> Option<Vec<u8>> {
+        match self.dir.look(path) {
+            Ok(Found::File(file, identity)) if identity.size <= longest => {
+                read_exactly(file, identity.size).ok()
+            }
+            _ => None,
+        }
+    }
+
     /// A digest of every folder's identity and modification time, and the newest of those.
     fn folders(&self) -> Option<(Digest, i64)> {
         let mut hasher = blake3::Hasher::new_derive_key("runner generation v1");

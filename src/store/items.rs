@@ -12,7 +12,7 @@ use super::{
     Inner, Store, StoreError,
     dir::{Dir, Found},
     lock,
-    objects::{freshen, hash, read_exactly},
+    objects::{hash, read_exactly},
     pack,
     publish::{Place, Present},
     shard,
@@ -52,6 +52,7 @@ impl Store {
     pub fn items(&self, space: &Digest) -> Result<Items, StoreError> {
         let path = space_path(space);
         let failed = |error: io::Error| self.0.io("read", &path, error);
+        self.0.lift_packs(space)?;
         let mut items = Items {
             store: self.clone(),
             folder: None,
@@ -82,7 +83,7 @@ impl Store {
                 Ok(Some(entries)) => {
                     items.add(name, &entries);
                     if !self.0.read_only {
-                        freshen(&file, &identity, DAY);
+                        self.0.freshen(&file, &identity, DAY);
                     }
                     continue;
                 }
@@ -244,6 +245,6 @@ impl Inner {
 }
 
 /// The folder of a space.
-fn space_path(space: &Digest) -> String {
+pub(super) fn space_path(space: &Digest) -> String {
     shard("items", space).path()
 }

@@ -127,6 +127,28 @@ impl Inner {
         Ok(all)
     }
 
+    /// Every space of items.
+    pub(super) fn spaces(&self) -> io::Result<Vec<Digest>> {
+        let all = self.sharded("items")?;
+        Ok(all.into_iter().filter_map(|space| space.digest).collect())
+    }
+
+    /// Everything below `fetched/`, with the domain that it is of.
+    pub(super) fn fetched(&self) -> io::Result<Vec<(String, Listed)>> {
+        let mut all = Vec::new();
+        for what in ["actions", "recipes"] {
+            for domain in self.dir.names_in(&format!("fetched/{what}"))? {
+                let entries = self.sharded(&format!("fetched/{what}/{domain}"))?;
+                all.extend(entries.into_iter().map(|entry| (domain.clone(), entry)));
+            }
+        }
+        for domain in self.dir.names_in("fetched/runs")? {
+            let entries = self.list(&format!("fetched/runs/{domain}"))?;
+            all.extend(entries.into_iter().map(|entry| (domain.clone(), entry)));
+        }
+        Ok(all)
+    }
+
     fn sharded(&self, prefix: &str) -> io::Result<Vec<Listed>> {
         let mut all = Vec::new();
         for shard in self.dir.names_in(prefix)? {

@@ -9,23 +9,29 @@
 //! objects/ab/<62 hex>                    bytes, read-only
 //! actions/<domain>/ab/<62 hex>           a record; the first one wins
 //! items/ab/<62 hex of space>/<64 hex>    a pack of small values
-//! runs/<id>.json  pins/<name>  index/<name>
+//! runs/<id>.json  pins/<name>  index/<name>  leases/<run>  divergences/<key>.json
+//! fetched/                               signed records of others, see [`shared`]
 //! tmp/<host>-<pid>-<random>  quarantine/  trash/<yyyymmdd>/
 //! ```
 
 mod dir;
+mod divergence;
+mod document;
 mod error;
 mod gc;
 mod index;
 mod items;
 mod list;
 mod objects;
+mod overlay;
 mod pack;
 mod pins;
 mod publish;
 mod record;
 mod records;
+mod remote;
 mod runs;
+mod shared;
 mod tmp;
 mod verify;
 
@@ -33,7 +39,7 @@ use std::{
     collections::HashSet,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use rustix::io::Errno;
@@ -43,6 +49,7 @@ use self::{
     publish::{Place, Present},
 };
 pub use self::{
+    divergence::{Divergence, Side},
     error::{Hint, StoreError},
     gc::{GcPolicy, GcReport},
     index::Generation,
@@ -50,6 +57,10 @@ pub use self::{
     list::{Count, Stats},
     record::{Output, Record},
     records::Committed,
+    shared::{
+        Lease, PendingUpload, RemoteGc, RemoteOptions, RemoteProblem, RemoteRun, RemoteVerify,
+        Shared, UploadReport, UploadState, Working,
+    },
     verify::{Problem, VerifyReport},
 };
 use crate::digest::{Digest, FileMemo};
@@ -59,7 +70,7 @@ const FORMAT: u32 = 1;
 const TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n\
     # A cache made by runner. It may be deleted: what it held is then computed again.\n";
 /// What may lie in a store's folder before its `FORMAT` does.
-const LAYOUT: [&str; 13] = [
+const LAYOUT: [&str; 18] = [
     "CACHEDIR.TAG",
     "FORMAT",
     "objects",
@@ -67,6 +78,11 @@ const LAYOUT: [&str; 13] = [
     "items",
     "runs",
     "leases",
+    "divergences",
+    "fetched",
+    "recipes",
+    "packs",
+    "epoch",
     "pins",
     "index",
     "tmp",
@@ -89,9 +105,17 @@ struct Inner {
     durable: bool,
     host: String,
     memo: Arc<FileMemo>,
+    /// How far the clock that stamps the files is ahead of this machine's, in nanoseconds.
+    skew: i64,
     /// Folders whose own entries this process knows to be on the disk.
     settled: Mutex<HashSet<String>>,
     warnings: Mutex<Vec<Warning>>,
+    /// Held while a divergence is noted.
+    diverging: Mutex<()>,
+    /// The shared caches behind this store, once they are connected.
+    sharing: OnceLock<shared::Sharing>,
+    /// A store that can only be read, and that this one lies over.
+    beneath: OnceLock<Store>,
 }
 
 /// How a store is opened.
@@ -142,16 +166,8 @@ impl Store {
         let new: Vec<_> = root.ancestors().take_while(|path| !path.exists()).collect();
         std::fs::create_dir_all(root).map_err(failed)?;
         let full = std::fs::canonicalize(root).map_err(failed)?;
-        let mut inner = Inner {
-            dir: Dir::open(&full).map_err(failed)?,
-            root: full,
-            read_only: false,
-            durable: options.durable,
-            host: tmp::host(),
-            memo: options.memo,
-            settled: Mutex::default(),
-            warnings: Mutex::default(),
-        };
+        let dir = Dir::open(&full).map_err(failed)?;
+        let mut inner = Inner::new(full, dir, options);
         if inner.durable {
             for folder in new.iter().filter_map(|path| path.parent()) {
                 let folder = if folder == Path::new("") {
@@ -164,15 +180,9 @@ impl Store {
                     .map_err(failed)?;
             }
         }
-        let known = inner.check_format()?;
-        if !known {
-            let names = inner.dir.names().map_err(failed)?;
-            if names.iter().any(|name| !LAYOUT.contains(&name.as_str())) {
-                return Err(StoreError::NotACache(root.to_owned()));
-            }
-        }
+        let known = inner.check_kind(root)?;
         match inner.sweep() {
-            Ok(()) => {}
+            Ok(skew) => inner.skew = skew,
             Err(error) if is_refusal(&error) => inner.read_only = true,
             // A full disk, say: what is there can be read, and each write will say so.
             Err(_) if known => {}
@@ -194,6 +204,17 @@ impl Store {
         Ok(Self(Arc::new(inner)))
     }
 
+    /// Opens the store in the folder `root`, which must be there, and never writes in it.
+    fn open_to_read(root: &Path, options: Options) -> Result<Self, StoreError> {
+        let failed = |error: io::Error| StoreError::io("open the cache", root, error);
+        let full = std::fs::canonicalize(root).map_err(failed)?;
+        let dir = Dir::open(&full).map_err(failed)?;
+        let mut inner = Inner::new(full, dir, options);
+        inner.read_only = true;
+        inner.check_kind(root)?;
+        Ok(Self(Arc::new(inner)))
+    }
+
     /// The store's folder.
     pub fn root(&self) -> &Path {
         &self.0.root
@@ -211,6 +232,36 @@ impl Store {
 }
 
 impl Inner {
+    fn new(root: PathBuf, dir: Dir, options: Options) -> Self {
+        Self {
+            root,
+            dir,
+            read_only: false,
+            durable: options.durable,
+            host: tmp::host(),
+            memo: options.memo,
+            skew: 0,
+            settled: Mutex::default(),
+            warnings: Mutex::default(),
+            diverging: Mutex::default(),
+            sharing: OnceLock::new(),
+            beneath: OnceLock::new(),
+        }
+    }
+
+    /// Refuses a folder that holds something else; says whether `FORMAT` is there already.
+    fn check_kind(&self, root: &Path) -> Result<bool, StoreError> {
+        let known = self.check_format()?;
+        if !known {
+            let names = self.dir.names();
+            let names = names.map_err(|error| StoreError::io("open the cache", root, error))?;
+            if names.iter().any(|name| !LAYOUT.contains(&name.as_str())) {
+                return Err(StoreError::NotACache(root.to_owned()));
+            }
+        }
+        Ok(known)
+    }
+
     /// Checks `FORMAT`; says whether there is one.
     fn check_format(&self) -> Result<bool, StoreError> {
         let failed = |error| StoreError::io("read", self.root.join("FORMAT"), error);

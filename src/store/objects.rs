@@ -15,6 +15,7 @@ use super::{
     publish::{Place, Present},
     record::Reference,
     shard,
+    tmp::local_time,
 };
 use crate::digest::{Digest, Identity};
 
@@ -80,7 +81,7 @@ impl Store {
     }
 
     /// The bytes of an object, verified; nothing if it is absent, or was bad and is now in
-    /// quarantine.
+    /// quarantine. One that a believed record of a shared cache names is fetched.
     ///
     /// # Errors
     /// The system refused for a reason that says nothing about the object.
@@ -94,6 +95,18 @@ impl Store {
     /// # Errors
     /// The system refused for a reason that says nothing about the object.
     pub fn object_path(&self, digest: &Digest) -> Result<Option<PathBuf>, StoreError> {
+        if let Some(beneath) = self.0.beneath.get()
+            && let Some(path) = beneath.object_path(digest)?
+        {
+            return Ok(Some(path));
+        }
+        match self.object_path_here(digest)? {
+            None if self.0.fetch_object(digest) => self.object_path_here(digest),
+            found => Ok(found),
+        }
+    }
+
+    fn object_path_here(&self, digest: &Digest) -> Result<Option<PathBuf>, StoreError> {
         let place = object_place(digest);
         let path = place.path();
         let failed = |error| self.0.io("read", &path, error);
@@ -119,6 +132,19 @@ impl Store {
 
 impl Inner {
     pub(super) fn object_bytes(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(Store(beneath)) = self.beneath.get()
+            && let Some(bytes) = beneath.object_bytes_here(digest)?
+        {
+            return Ok(Some(bytes));
+        }
+        match self.object_bytes_here(digest)? {
+            None if self.fetch_object(digest) => self.object_bytes_here(digest),
+            found => Ok(found),
+        }
+    }
+
+    /// As [`object_bytes`](Self::object_bytes), without asking a shared cache.
+    pub(super) fn object_bytes_here(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let place = object_place(digest);
         let path = place.path();
         let failed = |error| self.io("read", &path, error);
@@ -142,6 +168,11 @@ impl Inner {
     pub(super) fn has(&self, object: &Reference) -> bool {
         let place = object_place(&object.digest);
         let size = || self.dir.size(&place.path()).ok().flatten();
+        if let Some(Store(beneath)) = self.beneath.get()
+            && beneath.has(object)
+        {
+            return true;
+        }
         match size() {
             Some(there) => there == object.size,
             None => self.restore(&place, &object.digest) && size() == Some(object.size),
@@ -154,7 +185,7 @@ impl Inner {
         if there
             && let Ok(Found::File(file, at)) = self.dir.look(&object_place(&object.digest).path())
         {
-            freshen(&file, &at, FRESH);
+            self.freshen(&file, &at, FRESH);
         }
         there
     }
@@ -169,7 +200,7 @@ impl Inner {
         let found = self.look_or_restore(place, digest).map_err(failed)?;
         match self.judge_found(found, digest, Some(size)) {
             Present::Good((file, identity)) => {
-                freshen(&file, &identity, FRESH);
+                self.freshen(&file, &identity, FRESH);
                 let dir = self.folder(&place.folder).map_err(failed)?;
                 self.settle(&dir, &place.name).map_err(failed)?;
                 Ok(true)
@@ -182,7 +213,7 @@ impl Inner {
         }
     }
 
-    fn publish_object(
+    pub(super) fn publish_object(
         &self,
         place: &Place,
         digest: &Digest,
@@ -191,7 +222,7 @@ impl Inner {
     ) -> Result<(), StoreError> {
         let judge = |path: &str| Ok(self.judge_found(self.dir.look(path)?, digest, Some(size)));
         if let Some((file, identity)) = self.publish(place, tmp, &judge)? {
-            freshen(&file, &identity, FRESH);
+            self.freshen(&file, &identity, FRESH);
         }
         Ok(())
     }
@@ -256,7 +287,7 @@ impl Inner {
                     return false;
                 };
                 if let Ok(Found::File(file, identity)) = trash.look(&name) {
-                    freshen(&file, &identity, Duration::ZERO);
+                    self.freshen(&file, &identity, Duration::ZERO);
                 }
                 trash.rename_new(&name, &folder, &place.name).is_ok()
                     || trash.rename(&name, &folder, &place.name).is_ok()
@@ -267,6 +298,25 @@ impl Inner {
     pub(super) fn set_aside(&self, place: &Place, id: Option<(u64, u64)>, reason: &str) {
         if let Err(error) = self.quarantine(place, id, reason) {
             self.warn(&place.path(), &format!("cannot be moved away ({error})"));
+        }
+    }
+
+    /// Sets the modification time of a file to now if it is older than `age` on the clock that
+    /// stamps the files: with this machine's own, which may be days behind, nothing that is used
+    /// would look old enough, and the collection of another machine would take it.
+    pub(super) fn freshen(&self, file: &File, identity: &Identity, age: Duration) {
+        let now = i128::from(local_time()) + i128::from(self.skew);
+        if now - i128::from(identity.mtime) >= age.as_nanos() as i128 {
+            let now = Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_NOW,
+            };
+            let times = Timestamps {
+                last_access: now,
+                last_modification: now,
+            };
+            // Only a hint to the collector, and refused on files of other users.
+            let _ = futimens(file, &times);
         }
     }
 }
@@ -309,23 +359,5 @@ pub(super) fn read_exactly(mut file: File, size: u64) -> io::Result<Vec<u8>> {
         Ok(bytes)
     } else {
         Err(io::Error::other("its size changes"))
-    }
-}
-
-/// Sets the modification time of a file to now if it is older than `age`.
-pub(super) fn freshen(file: &File, identity: &Identity, age: Duration) {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let then = Duration::from_nanos(u64::try_from(identity.mtime).unwrap_or(0));
-    if now.unwrap_or_default().saturating_sub(then) >= age {
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
-        let times = Timestamps {
-            last_access: now,
-            last_modification: now,
-        };
-        // Only a hint to the collector, and refused on files of other users.
-        let _ = futimens(file, &times);
     }
 }

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::document::{self, Document, Unreadable};
 use crate::digest::{Digest, canonical};
 
 /// The longest record file, in bytes.
@@ -17,7 +18,7 @@ pub(super) const LONGEST: usize = 64 << 10;
 /// The longest value kept inside a record, in bytes.
 const LONGEST_VALUE: usize = 16 << 10;
 const VERSION: u32 = 1;
-const CONTEXT: &str = "runner record v1";
+pub(super) const CONTEXT: &str = "runner record v1";
 
 /// One output of a node: an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,9 +65,9 @@ pub(super) struct Written {
     domain: String,
     pub(super) key: Digest,
     kind: String,
-    artifact: Digest,
+    pub(super) artifact: Digest,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    recipe: Option<Digest>,
+    pub(super) recipe: Option<Digest>,
     pub(super) outputs: Vec<Output>,
     #[serde(default)]
     fingerprint: Value,
@@ -157,14 +158,35 @@ impl Written {
             .collect()
     }
 
+    /// The same record as one of the domain `domain`.
+    pub(super) fn in_domain(mut self, domain: &str) -> Self {
+        domain.clone_into(&mut self.domain);
+        self
+    }
+
+    /// The text that a record's hash and signatures are over.
+    ///
+    /// # Errors
+    /// The record cannot be written as JSON.
+    pub(super) fn line(&self) -> Result<String, String> {
+        let value = serde_json::to_value(self).map_err(|error| error.to_string())?;
+        Ok(canonical(&value))
+    }
+
     /// The bytes of the record's file.
     ///
     /// # Errors
     /// What makes it a record that could not be read back.
     pub(super) fn encode(&self) -> Result<Vec<u8>, String> {
-        let value = serde_json::to_value(self).map_err(|error| error.to_string())?;
-        let line = canonical(&value);
-        let text = format!("{line}\n{}\n", hash_line(&line));
+        self.encode_signed(&[])
+    }
+
+    /// The bytes of the record's file with lines of signatures.
+    ///
+    /// # Errors
+    /// What makes it a record that could not be read back.
+    pub(super) fn encode_signed(&self, signatures: &[String]) -> Result<Vec<u8>, String> {
+        let text = document::seal(CONTEXT, &self.line()?, signatures);
         if text.len() > LONGEST {
             return Err(format!(
                 "it takes {} bytes, more than {LONGEST}\n\
@@ -176,31 +198,39 @@ impl Written {
         Ok(text.into_bytes())
     }
 
-    /// Reads a record's file and checks everything but its objects.
+    /// Reads a record's file and checks everything but its objects and signatures.
     pub(super) fn decode(bytes: &[u8], key: &Digest, domain: &str) -> Result<Self, Unreadable> {
-        let corrupt = |reason: &str| Unreadable {
-            reason: reason.to_owned(),
-            damaged: true,
-        };
-        if bytes.len() > LONGEST {
-            return Err(corrupt("it is too long"));
+        let written = Self::of_document(&Document::open(CONTEXT, bytes, LONGEST)?)?;
+        if written.key != *key || written.domain != domain {
+            return Err(Unreadable::damaged(
+                "it is the record of another key or domain",
+            ));
         }
-        let text = str::from_utf8(bytes).map_err(|_| corrupt("it is not text"))?;
-        let text = text
-            .strip_suffix('\n')
-            .ok_or_else(|| corrupt("its last line is cut off"))?;
-        let mut lines = text.split('\n');
-        let line = lines.next().unwrap_or_default();
-        if lines.next() != Some(hash_line(line).as_str()) {
-            return Err(corrupt("its hash is not that of its text"));
+        Ok(written)
+    }
+
+    /// Reads a record of the domain `domain` that was found by its recipe.
+    pub(super) fn decode_by_recipe(
+        document: &Document<'_>,
+        recipe: &Digest,
+        domain: &str,
+    ) -> Result<Self, Unreadable> {
+        let written = Self::of_document(document)?;
+        if written.recipe != Some(*recipe) || written.domain != domain {
+            return Err(Unreadable::damaged(
+                "it is the record of another recipe or domain",
+            ));
         }
-        if !lines.all(|line| line.starts_with("sig ")) {
-            return Err(corrupt("it is followed by something else than signatures"));
-        }
+        Ok(written)
+    }
+
+    /// What a document whose hash is right says.
+    fn of_document(document: &Document<'_>) -> Result<Self, Unreadable> {
         let invalid = |reason: String| Unreadable {
             reason,
             damaged: false,
         };
+        let line = document.line;
         let version: Version =
             serde_json::from_str(line).map_err(|error| invalid(error.to_string()))?;
         if version.v != VERSION {
@@ -209,9 +239,6 @@ impl Written {
         }
         let written: Self =
             serde_json::from_str(line).map_err(|error| invalid(error.to_string()))?;
-        if written.key != *key || written.domain != domain {
-            return Err(corrupt("it is the record of another key or domain"));
-        }
         match written
             .outputs
             .iter()
@@ -224,18 +251,6 @@ impl Written {
             None => Ok(written),
         }
     }
-}
-
-/// Why a record's file gives no record.
-#[derive(Debug)]
-pub(super) struct Unreadable {
-    pub(super) reason: String,
-    /// Whether nobody could read it, as opposed to this version.
-    pub(super) damaged: bool,
-}
-
-fn hash_line(line: &str) -> String {
-    format!("blake3:{}", Digest::derived(CONTEXT, line.as_bytes()))
 }
 
 /// Whether a name, joined to a folder, always lies inside that folder.
@@ -270,7 +285,7 @@ mod tests {
     }
 
     fn sealed(line: &str) -> Vec<u8> {
-        format!("{line}\n{}\n", hash_line(line)).into_bytes()
+        document::seal(CONTEXT, line, &[]).into_bytes()
     }
 
     fn read(bytes: &[u8]) -> Result<Record, Unreadable> {

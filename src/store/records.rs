@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Inner, Store, StoreError,
     dir::Found,
-    objects::{freshen, read_exactly},
+    objects::read_exactly,
     publish::{Place, Present},
     record::{LONGEST, Record, Reference, Written},
     shard,
@@ -18,7 +18,7 @@ use crate::digest::{Digest, Identity};
 /// Whose records these are. Others come with shared caches.
 pub(super) const DOMAIN: &str = "local";
 /// A record that is looked up this long after it was last used is marked as used.
-const DAY: Duration = Duration::from_hours(24);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 
 /// What became of a commit.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,11 +55,14 @@ impl Store {
         match state.map_err(|error| self.0.io("read", &place.path(), error))? {
             State::Good(record, file, identity) => {
                 if !self.0.read_only {
-                    freshen(&file, &identity, DAY);
+                    self.0.freshen(&file, &identity, DAY);
                 }
                 Ok(Some(*record))
             }
-            State::Absent => Ok(None),
+            State::Absent => match self.0.beneath.get() {
+                Some(beneath) => beneath.lookup(key),
+                None => Ok(None),
+            },
             State::Bad(reason, id, true) => {
                 self.0.set_aside(&place, id, &reason);
                 Ok(None)
@@ -165,7 +168,7 @@ impl Inner {
         }
     }
 
-    fn value(&self, object: &Reference) -> Option<Value> {
+    pub(super) fn value(&self, object: &Reference) -> Option<Value> {
         let bytes = self.object_bytes(&object.digest).ok()??;
         serde_json::from_slice(&bytes).ok()
     }

@@ -66,6 +66,12 @@ impl Tmp {
         match result {
             Ok(()) if is_there() => Ok(Placed::Done),
             Ok(()) if way != Way::Rename => Ok(Placed::Useless),
+            // Another process put its own in place of ours already.
+            Ok(())
+                if self.folder.file_id(&self.name) != Some(id) && dir.file_id(name).is_some() =>
+            {
+                Ok(Placed::Done)
+            }
             Ok(()) => Err(io::Error::other("renamed, but nothing is there")),
             Err(Errno::EXIST) if way != Way::Rename => Ok(Placed::Taken),
             // A reply can be lost on a network file system after the work was done.
@@ -122,8 +128,10 @@ impl Inner {
     }
 
     /// Removes unfinished files of processes that are gone; fails where nothing can be written.
-    pub(super) fn sweep(&self) -> io::Result<()> {
+    /// Returns how far the clock that stamps the files is ahead of this machine's.
+    pub(super) fn sweep(&self) -> io::Result<i64> {
         let now = self.now()?;
+        let skew = now.saturating_sub(local_time());
         let folder = self.dir.dir("tmp")?;
         for name in folder.names()? {
             let gone = match owner(&name) {
@@ -139,13 +147,19 @@ impl Inner {
                 let _ = folder.unlink(&name);
             }
         }
-        Ok(())
+        Ok(skew)
     }
 
     /// The time on the clock of the file system, in nanoseconds since 1970.
     pub(super) fn now(&self) -> io::Result<i64> {
         Ok(Identity::of(&self.create_tmp()?.file.metadata()?).mtime)
     }
+}
+
+/// The time on this machine's clock, in nanoseconds since 1970.
+pub(super) fn local_time() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    i64::try_from(now.unwrap_or_default().as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// The host and process that an unfinished file's name tells.
@@ -155,7 +169,7 @@ fn owner(name: &str) -> Option<(&str, i32)> {
     Some((host, pid.parse().ok()?))
 }
 
-fn is_alive(pid: i32) -> bool {
+pub(super) fn is_alive(pid: i32) -> bool {
     Pid::from_raw(pid.max(0)).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 

@@ -8,11 +8,13 @@ use serde::Serialize;
 use super::{
     Inner, Store, StoreError,
     dir::Found,
+    document::{Document, Unreadable},
     list::Listed,
     objects::{hash_file, object_place, read_exactly},
     publish::{Place, Present},
-    record::{LONGEST, Written},
+    record::{CONTEXT as RECORD, LONGEST, Written},
     records::DOMAIN,
+    shared::{RUN, RUN_LONGEST},
 };
 use crate::digest::Digest;
 
@@ -190,6 +192,23 @@ impl Round<'_> {
         for name in index.into_iter().filter(bad).collect::<Vec<_>>() {
             self.found(&Place::new("index", &name), None, "damaged".to_owned());
         }
+        for (_, entry) in inner.fetched()? {
+            let context = if entry.place.folder.starts_with("fetched/runs/") {
+                RUN
+            } else {
+                RECORD
+            };
+            let bytes = inner.bytes_of(&entry.place.path(), RUN_LONGEST as u64);
+            let bad = match bytes {
+                Some(bytes) => Document::open(context, &bytes, RUN_LONGEST)
+                    .err()
+                    .map(|bad| bad.reason),
+                None => Some("unreadable, or too long".to_owned()),
+            };
+            if let Some(reason) = bad {
+                self.found(&entry.place, Some(entry.id), reason);
+            }
+        }
         for name in inner.dir.names_in("runs")? {
             if let Err(reason) = inner.document(&format!("runs/{name}")) {
                 self.found(&Place::new("runs", &name), None, reason);
@@ -267,11 +286,7 @@ impl Inner {
     }
 
     /// The record at `path` as written, nothing if it is gone; its objects are not looked at.
-    pub(super) fn written(
-        &self,
-        path: &str,
-        key: &Digest,
-    ) -> Result<Option<Written>, super::record::Unreadable> {
+    pub(super) fn written(&self, path: &str, key: &Digest) -> Result<Option<Written>, Unreadable> {
         let bytes = self.record_bytes(path)?;
         bytes
             .map(|bytes| Written::decode(&bytes, key, DOMAIN))
@@ -279,11 +294,8 @@ impl Inner {
     }
 
     /// The bytes of the record at `path`.
-    pub(super) fn record_bytes(
-        &self,
-        path: &str,
-    ) -> Result<Option<Vec<u8>>, super::record::Unreadable> {
-        let damaged = |reason: String| super::record::Unreadable {
+    pub(super) fn record_bytes(&self, path: &str) -> Result<Option<Vec<u8>>, Unreadable> {
+        let damaged = |reason: String| Unreadable {
             reason,
             damaged: true,
         };
