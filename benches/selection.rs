@@ -41,6 +41,10 @@ const RESTARTS: usize = 20;
 struct Files(BTreeMap<String, Vec<u8>>);
 
 impl ArtifactFiles for Files {
+    fn bring(&self) -> bool {
+        true
+    }
+
     fn read(&self, name: &str) -> Result<Vec<u8>> {
         Ok(self.0.get(name).context("no such file")?.clone())
     }

@@ -96,7 +96,7 @@ struct Entry {
 impl FileMemo {
     /// The memory in `$RUNNER_STATE`, else `$XDG_CACHE_HOME/runner`, else `~/.cache/runner`.
     pub fn open_default() -> Self {
-        let path = state_folder(|name| env::var_os(name)).map(|folder| folder.join("files"));
+        let path = state_folder().map(|folder| folder.join("files"));
         Self {
             path,
             state: Mutex::default(),
@@ -277,8 +277,13 @@ impl State {
     }
 }
 
-/// Where facts about this machine's files are kept.
-fn state_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+/// Where this program keeps what is this machine's alone: `$RUNNER_STATE`, else
+/// `$XDG_CACHE_HOME/runner`, else `~/.cache/runner`.
+pub fn state_folder() -> Option<PathBuf> {
+    folder_of(|name| env::var_os(name))
+}
+
+fn folder_of(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let absolute = |name| {
         variable(name)
             .map(PathBuf::from)
@@ -500,7 +505,7 @@ mod tests {
     #[test]
     fn the_folder_of_the_state_follows_the_environment() {
         let folder = |set: &[(&str, &str)]| {
-            state_folder(|name| {
+            folder_of(|name| {
                 let found = set.iter().find(|(known, _)| *known == name);
                 found.map(|(_, value)| OsString::from(value))
             })

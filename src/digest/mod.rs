@@ -4,7 +4,7 @@ use std::{fmt, io, path::Path, str::FromStr};
 
 mod memo;
 
-pub use memo::{FileMemo, Identity};
+pub use memo::{FileMemo, Identity, state_folder};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 

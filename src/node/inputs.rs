@@ -16,6 +16,10 @@ pub trait ArtifactFiles: Send + Sync {
     /// The verified bytes of the file called `name`.
     fn read(&self, name: &str) -> Result<Vec<u8>>;
 
+    /// Makes sure that all files are on this machine, fetching those that are elsewhere; says
+    /// whether they are.
+    fn bring(&self) -> bool;
+
     /// A folder that holds all files under their names, for loaders that want paths.
     fn folder(&self) -> Result<PathBuf>;
 }

@@ -18,6 +18,10 @@ impl ArtifactFiles for Files {
         Ok(self.0.get(name).context("no such file")?.clone())
     }
 
+    fn bring(&self) -> bool {
+        true
+    }
+
     fn folder(&self) -> Result<PathBuf> {
         bail!("these files are in memory")
     }

@@ -11,9 +11,13 @@ use super::{
     findings::Findings,
     names::{is_valid, suggest},
     substitute::{Params, has_names},
-    values::{as_int, as_json, describe},
+    values::{as_int, as_json},
 };
-use crate::diagnostic::{Diagnostic, Place, SourceText};
+pub(super) use crate::reading::values::wrong;
+use crate::{
+    diagnostic::{Diagnostic, Place, SourceText},
+    reading::misplaced,
+};
 
 /// The version of the format that this program reads.
 pub(super) const VERSION: i64 = 1;
@@ -122,6 +126,8 @@ pub(super) struct SweepEntry<'a> {
 /// Everything that the files say, merged.
 #[derive(Default)]
 pub(super) struct Document<'a> {
+    /// Whether files of data and models may be absent.
+    pub(super) absent: bool,
     /// `name` of the pipeline file itself.
     pub(super) name: Option<String>,
     /// `title` of the pipeline file itself.
@@ -193,7 +199,10 @@ impl<'a> Document<'a> {
                 other => found.push(
                     Diagnostic::at(place, format!("unknown field `{other}`"))
                         .label("no such section or field")
-                        .hint(suggest(other, "a file has", FIELDS.iter().copied())),
+                        .hint(misplaced::in_pipeline(other).map_or_else(
+                            || suggest(other, "a file has", FIELDS.iter().copied()),
+                            |hint| Some(hint.to_owned()),
+                        )),
                 ),
             }
         }
@@ -391,22 +400,6 @@ fn check_profiles(source: &Arc<SourceText>, profiles: &DeTable<'_>, found: &mut 
             }
         }
     }
-}
-
-/// Tells that `field` is of the wrong type.
-pub(super) fn wrong(
-    field: &str,
-    takes: &str,
-    source: &Arc<SourceText>,
-    value: &Spanned<DeValue<'_>>,
-) -> Diagnostic {
-    let is = match value.get_ref() {
-        DeValue::Integer(_) | DeValue::Float(_) => format!("`{}`", as_json(value.get_ref())),
-        other => describe(other).to_owned(),
-    };
-    let place = Place::new(source, value.span());
-    Diagnostic::at(place, format!("`{field}` takes {takes}, but this is {is}"))
-        .label(format!("not {takes}"))
 }
 
 fn into_table<'a>(

@@ -12,21 +12,16 @@ mod document;
 mod downloads;
 mod entries;
 mod expand;
-mod findings;
 mod graph;
 mod kinds;
 mod layers;
 mod models;
-mod names;
 mod order;
 mod picks;
 mod published;
-mod reading;
 mod resolve;
 mod rounds;
 mod schema;
-mod size;
-mod source;
 mod substitute;
 mod tables;
 mod template;
@@ -44,17 +39,14 @@ pub use graph::{
     Exec, Graph, Instance, ModelFiles, ModelSource, ModelSpec, NodeId, Point, Seen, Source,
     TableSpec, TableValue,
 };
-pub use names::nearest;
 pub use schema::schema;
-pub use size::bytes;
 
-use self::{
-    document::Document, expand::Expansion, findings::Findings, kinds::Kinds, layers::Texts,
-    reading::Subject, source::normal, world::World,
-};
+use self::{document::Document, expand::Expansion, kinds::Kinds, layers::Texts, world::World};
+pub use crate::reading::{names::nearest, size::bytes};
 use crate::{
     diagnostic::{Diagnostics, SourceText},
     node::KindInfo,
+    reading::{self, Subject, findings, findings::Findings, names, size, source, source::normal},
 };
 
 /// What the command line says about a pipeline.
@@ -64,6 +56,9 @@ pub struct Options {
     pub set: Vec<(String, String)>,
     /// `--profile NAME`, laid over the file in this order.
     pub profiles: Vec<String>,
+    /// Whether files of data and models may be absent, since their results may be found in a
+    /// shared cache. A model must then say its `family`.
+    pub absent: bool,
 }
 
 /// Reads the pipeline at `path` and checks everything that can be known
@@ -211,7 +206,10 @@ fn merge<'a>(
     texts: &'a Texts,
     found: &mut Findings,
 ) -> Document<'a> {
-    let mut document = Document::default();
+    let mut document = Document {
+        absent: options.absent,
+        ..Document::default()
+    };
     let last = layers.len() - 1;
     for (i, (source, table)) in layers.into_iter().enumerate() {
         document.absorb(source, table, i == last, found);

@@ -103,6 +103,8 @@ pub(super) struct Model {
     pub(super) spec: ModelSpec,
     /// Why its family is not known, once somebody needs it.
     pub(super) problem: Option<Box<Diagnostic>>,
+    /// Whether that is only that its files are not here.
+    pub(super) absent: bool,
 }
 
 /// Fields by the field that they go with.
@@ -177,7 +179,11 @@ fn read_one<'a>(entry: &Entry<'a>, mut table: DeTable<'a>, found: &mut Findings)
             )
         });
         let spec = spec(ModelSource::Replay(path), Family::Llm, None);
-        return Some(Model { spec, problem });
+        return Some(Model {
+            spec,
+            problem,
+            absent: false,
+        });
     }
     if let Some(url) = &model.endpoint {
         let endpoint = endpoint(url, &model, &place, entry, found)?;
@@ -186,6 +192,7 @@ fn read_one<'a>(entry: &Entry<'a>, mut table: DeTable<'a>, found: &mut Findings)
         return Some(Model {
             spec,
             problem: None,
+            absent: false,
         });
     }
     let written = model.path.clone()?;
@@ -328,6 +335,7 @@ fn folder(
             let shown = shown_beside(&entry.source.shown, written);
             Box::new(not_a_model(entry, &place("path"), &path, &shown))
         });
+    let absent = said.is_some() && !path.exists();
     let family = said.or(detected).unwrap_or(Family::Clip);
     if model.quantize.is_some() && family == Family::Clip && problem.is_none() {
         found.push(
@@ -353,6 +361,7 @@ fn folder(
             digest: model.digest,
         },
         problem,
+        absent,
     }
 }
 

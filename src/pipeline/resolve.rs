@@ -92,7 +92,8 @@ pub(super) fn resolve<'a>(
         }
         all.push(list);
     }
-    for (named, _) in world.data.iter().zip(&used.data).filter(|(_, used)| **used) {
+    let data = world.data.iter().zip(&used.data);
+    for (named, _) in data.filter(|(_, used)| **used && !document.absent) {
         let entry: Option<&Entry<'_>> = document.data.get(&named.name);
         for spec in named.all() {
             if let Some(entry) = entry {
@@ -106,7 +107,9 @@ pub(super) fn resolve<'a>(
         .zip(&used.models)
         .filter(|(_, used)| **used)
     {
-        for problem in named.all().filter_map(|model| model.problem.as_ref()) {
+        let here = |model: &&super::models::Model| !(document.absent && model.absent);
+        let models = named.all().filter(here);
+        for problem in models.filter_map(|model| model.problem.as_ref()) {
             found.push(Diagnostic::clone(problem));
         }
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{digest::Digest, pipeline::NodeId};
 
-/// Something that happened. Events of one node come in this order: `Hit`, or
+/// Something that happened. Events of one node come in this order: any number of `Held`, then `Hit`, or
 /// `Started`, any number of `Items`, `Batch`, `Progress` and `Warning`, then
 /// `Ran` or `Failed`; `Blocked` comes instead of all of these.
 #[derive(Clone, Debug, Serialize)]
@@ -27,6 +27,22 @@ pub enum Event {
         node: NodeId,
         /// Its key.
         key: Digest,
+        /// The key of the person who computed it, if it came from a shared cache.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// Somebody else computes this node at this moment; it is waited for.
+    Held {
+        /// The node.
+        node: NodeId,
+        /// The person.
+        who: String,
+        /// Where.
+        host: String,
+        /// How much is done there.
+        done: u64,
+        /// Of how much; zero while that is not known.
+        total: u64,
     },
     /// A node starts to work.
     Started {
@@ -89,6 +105,16 @@ pub enum Event {
         took: Duration,
         /// Items computed and items found.
         items: (u64, u64),
+    },
+    /// A node was computed again to compare the results.
+    Audited {
+        /// The node.
+        node: NodeId,
+        /// Whether the result is the same, byte for byte.
+        same: bool,
+        /// Time it took.
+        #[serde(serialize_with = "seconds")]
+        took: Duration,
     },
     /// A node failed.
     Failed {

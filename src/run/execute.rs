@@ -14,13 +14,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{Event, Fingerprint, keep::Keeper};
+use super::{Event, Fingerprint, keep::Keeper, seek::Sought};
 use crate::{
     artifact::{Content, FileEntry, Manifest, Output},
     digest::Digest,
-    node::{Budget, Ctx, Done, Inputs, Item, Models, Node},
+    node::{Budget, Ctx, Done, Input, Inputs, Item, Models, Node},
     pipeline::NodeId,
-    store::{Committed, Output as RecordOutput, Record, Store},
+    store::{Committed, Output as RecordOutput, Record, Side, Store},
 };
 
 /// Everything that a worker needs for one node.
@@ -30,12 +30,22 @@ pub(super) struct Job {
     pub(super) kind: &'static str,
     pub(super) inputs: Inputs,
     pub(super) fingerprint: Fingerprint,
+    pub(super) recipe: Digest,
     pub(super) budget: Budget,
     /// Compute items even if the store has them, and replace the record.
     pub(super) force: bool,
+    /// Compute it only to compare it with this artifact; nothing is committed.
+    pub(super) audit: Option<Digest>,
     pub(super) provenance: Value,
     /// Why it runs, in a sentence.
     pub(super) why: String,
+}
+
+impl Job {
+    /// Whether items are computed even if the store has them.
+    fn redo(&self) -> bool {
+        self.force || self.audit.is_some()
+    }
 }
 
 /// A finished node.
@@ -50,12 +60,18 @@ pub(super) struct Finished {
 pub(super) enum Message {
     Event(Event),
     Done(NodeId, Result<Finished>),
+    Sought(NodeId, Result<Sought>),
 }
 
 /// The run was stopped by the user before this node was done.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped by the user")]
 pub(super) struct Stopped;
+
+/// Files of an input could not be fetched, though a record says that they are there.
+#[derive(Debug, thiserror::Error)]
+#[error("the files of the artifact {} can no longer be had", .0.short())]
+pub(super) struct Missing(pub(super) Digest);
 
 /// Runs one node to its record.
 pub(super) fn execute(
@@ -66,6 +82,13 @@ pub(super) fn execute(
     stop: &AtomicBool,
     tell: &Sender<Message>,
 ) -> Result<Finished> {
+    for input in job.inputs.iter().flat_map(|(_, list)| list) {
+        if let Input::Artifact { files, digest, .. } = input
+            && !files.bring()
+        {
+            bail!(Missing(*digest));
+        }
+    }
     let began = Instant::now();
     let started = SystemTime::now();
     let send = |event| {
@@ -110,6 +133,13 @@ pub(super) fn execute(
         Err(error) => return Err(error),
     };
     let manifest = put(store, output, &job.inputs)?;
+    if job.audit.is_some() {
+        return Ok(Finished {
+            artifact: Digest::of(&manifest.bytes()),
+            took: began.elapsed(),
+            items,
+        });
+    }
     let artifact = store.put(&manifest.bytes())?;
     let mut provenance = job.provenance.clone();
     if let Some(map) = provenance.as_object_mut() {
@@ -126,7 +156,7 @@ pub(super) fn execute(
         kind: job.kind.to_owned(),
         outputs: record_outputs(&manifest, artifact),
         fingerprint: job.fingerprint.content.clone(),
-        recipe: Some(job.fingerprint.recipe),
+        recipe: Some(job.recipe),
         provenance,
     };
     let artifact = match commit(store, &record, job.force)? {
@@ -134,10 +164,19 @@ pub(super) fn execute(
         Committed::Adopted(other) => {
             if other.artifact != artifact {
                 warn(format!(
-                    "another run recorded a different result for the same key ({} there, {} here); the first one stays",
+                    "another run recorded a different result for the same key ({} there, {} here); the first one stays\nhint: `runner cache divergent` lists such keys",
                     other.artifact.short(),
                     artifact.short()
                 ));
+                let side = |artifact, by: &Value| Side {
+                    artifact,
+                    by: format!("{} on {}", words(&by["user"]), words(&by["host"])),
+                };
+                let sides = [
+                    side(other.artifact, &other.provenance),
+                    side(artifact, &record.provenance),
+                ];
+                store.diverged(&record.key, &sides);
             }
             other.artifact
         }
@@ -147,6 +186,10 @@ pub(super) fn execute(
         took: began.elapsed(),
         items,
     })
+}
+
+fn words(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
 }
 
 fn commit(store: &Store, record: &Record, force: bool) -> Result<Committed> {
@@ -208,7 +251,8 @@ fn run_items(
         return Ok((done, (0, 0)));
     };
     let space = item_space(job.kind, &space);
-    let known = store.items(&space)?;
+    let mut known = store.items(&space)?;
+    let mut pulled = job.redo();
     loop {
         let items = job.node.items(&job.inputs, &done)?;
         ensure!(
@@ -218,10 +262,21 @@ fn run_items(
         );
         let new = &items[done.len()..];
         if new.is_empty() {
+            if job.audit.is_none() {
+                store.share_items(&space);
+            }
             return Ok((done, (computed, found)));
         }
+        let absent = |item: &Item| !known.contains(&item_key(item));
+        if !pulled && new.iter().any(absent) {
+            // Others may have computed some of them; asked once.
+            pulled = true;
+            if store.pull_items(&space) > 0 {
+                known = store.items(&space)?;
+            }
+        }
         let mut values: HashMap<usize, Arc<[u8]>> = HashMap::new();
-        if !job.force {
+        if !job.redo() {
             for (i, item) in new.iter().enumerate() {
                 if let Some(value) = known.get(&item_key(item)) {
                     values.insert(i, value.into());
@@ -242,6 +297,9 @@ fn run_items(
             }
             let batch: Vec<Item> = chunk.iter().map(|i| new[*i].clone()).collect();
             let mut keeper = Keeper::new(store, &space, &batch, send, job.id);
+            if job.audit.is_some() {
+                keeper.only_tell();
+            }
             let result = (job.node).compute(
                 &job.inputs,
                 &batch,

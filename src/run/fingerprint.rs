@@ -7,9 +7,8 @@
 //! | content of input artifacts | batch size | order of execution |
 //! | the parts of models and data that are read | | verbosity |
 //!
-//! Inputs are named twice over the same traversal: by content (the key: a
-//! rerun that gives equal bytes changes nothing downstream) and by the upstream
-//! node's recipe (known without running anything).
+//! Inputs are named by content: a rerun that gives equal bytes changes nothing
+//! downstream. What is known without running anything is the [recipe](super::recipe).
 
 use std::collections::BTreeMap;
 
@@ -19,70 +18,40 @@ use serde_json::{Map, Value, json};
 use crate::{
     digest::Digest,
     node::{Input, Inputs},
-    pipeline::{Graph, NodeId, Source},
+    pipeline::{Graph, NodeId},
 };
 
-/// A node's key and recipe with what they were made of.
+/// A node's key with what it was made of.
 #[derive(Clone, Debug)]
 pub struct Fingerprint {
     /// Digest of [`Self::content`]: what the store is asked for.
     pub key: Digest,
-    /// Digest of the same with upstream nodes named by their recipes.
-    pub recipe: Digest,
     /// `{kind, version, params, inputs}` with inputs named by content.
     pub content: Value,
 }
 
 impl Fingerprint {
-    /// The fingerprint of `id`, whose inputs are resolved; `recipes` gives
-    /// those of the nodes upstream.
+    /// The fingerprint of `id`, whose inputs are resolved.
     ///
     /// # Errors
     /// When a model's or data set's digest cannot be computed.
-    pub fn of(
-        graph: &Graph,
-        id: NodeId,
-        inputs: &Inputs,
-        recipes: &dyn Fn(NodeId) -> Digest,
-    ) -> Result<Self> {
-        let content = describe(graph, id, inputs, &|_, digest| digest.to_string().into())?;
-        let by_recipe = describe(graph, id, inputs, &|node, digest| match node {
-            Some(node) => json!({"recipe": recipes(node)}),
-            None => digest.to_string().into(),
-        })?;
+    pub fn of(graph: &Graph, id: NodeId, inputs: &Inputs) -> Result<Self> {
+        let content = describe(graph, id, inputs)?;
         Ok(Self {
             key: Digest::of_json("runner node key v1", &content),
-            recipe: Digest::of_json("runner recipe key v1", &by_recipe),
             content,
         })
     }
 }
 
-/// The one traversal; `name` says how an input's part is written, given the
-/// node that makes it (if one does) and its digest.
-fn describe(
-    graph: &Graph,
-    id: NodeId,
-    inputs: &Inputs,
-    name: &dyn Fn(Option<NodeId>, &Digest) -> Value,
-) -> Result<Value> {
+fn describe(graph: &Graph, id: NodeId, inputs: &Inputs) -> Result<Value> {
     let instance = graph.node(id);
     let connected = instance.inputs.iter().map(|(port, _)| *port).collect();
     let mut ports = Map::new();
     for (port, list) in inputs.iter() {
-        let sources = instance
-            .inputs
-            .iter()
-            .filter(|(name, _)| *name == port)
-            .map(|(_, source)| source);
         let wanted = instance.node.reads(port, &connected);
         let mut entries = Vec::new();
-        for (input, source) in list.iter().zip(sources) {
-            let maker = match (source, input) {
-                // A model's parts are finer than the artifact that holds them.
-                (Source::Node(node), Input::Artifact { .. }) => Some(*node),
-                _ => None,
-            };
+        for input in list {
             let mut parts = input.parts()?;
             if let Some(wanted) = wanted
                 && !matches!(input, Input::Artifact { .. } | Input::Empty(_))
@@ -91,7 +60,7 @@ fn describe(
             }
             let parts: Map<String, Value> = parts
                 .iter()
-                .map(|(part, digest)| ((*part).to_owned(), name(maker, digest)))
+                .map(|(part, digest)| ((*part).to_owned(), digest.to_string().into()))
                 .collect();
             let mut entry = Value::Object(parts);
             if let (Input::Model(model), Some(map)) = (input, entry.as_object_mut()) {
@@ -114,7 +83,7 @@ fn describe(
 
 /// The parameters that differ from the defaults in the kind's schema, so that
 /// neither writing a default out nor adding a parameter later changes a key.
-fn significant(params: &Value, schema: fn() -> schemars::Schema) -> Value {
+pub(super) fn significant(params: &Value, schema: fn() -> schemars::Schema) -> Value {
     thread_local! {
         static DEFAULTS: std::cell::RefCell<BTreeMap<usize, BTreeMap<String, Value>>> = const { std::cell::RefCell::new(BTreeMap::new()) };
     }

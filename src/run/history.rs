@@ -46,6 +46,9 @@ pub struct RunNode {
     /// Items computed and found.
     #[serde(default)]
     pub items: (u64, u64),
+    /// The key of the person who computed it, if it came from a shared cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Why it ran, or why it failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
@@ -80,7 +83,7 @@ impl History {
 
     /// What that key was made of, if its record is still there.
     pub fn fingerprint(&self, store: &Store, id: &str) -> Option<Value> {
-        let record = store.lookup(&self.key(id)?).ok()??;
+        let (record, _) = super::record(store, &self.key(id)?).ok()??;
         Some(record.fingerprint)
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Keeper<'a> {
     since: Instant,
     /// Values that count as computed.
     count: u64,
+    /// Whether values are stored at all.
+    store_them: bool,
 }
 
 impl<'a> Keeper<'a> {
@@ -53,7 +55,13 @@ impl<'a> Keeper<'a> {
             pending: Vec::new(),
             since: Instant::now(),
             count: 0,
+            store_them: true,
         }
+    }
+
+    /// Stores nothing: the values are only compared with earlier ones.
+    pub(super) fn only_tell(&mut self) {
+        self.store_them = false;
     }
 
     /// Takes the value of the item at `place`.
@@ -85,7 +93,7 @@ impl<'a> Keeper<'a> {
                 pack.push((item_key(&self.batch[*place]), value.to_vec()));
             }
         }
-        if !pack.is_empty() {
+        if !pack.is_empty() && self.store_them {
             (self.store)
                 .commit_items(self.space, &pack)
                 .context("failed to store finished items")?;

@@ -19,15 +19,21 @@ use anyhow::{Result, anyhow};
 use super::{
     Event,
     execute::{Job, Message, execute},
+    seek::{Seek, seek},
 };
 use crate::{
     node::{DeviceChoice, Models, Pool},
     store::Store,
 };
 
+/// Nodes that are sought at once: each mostly waits for an answer.
+const SEEKERS: usize = 16;
+
 /// What a device's thread is asked to do.
 enum Work {
     Run(Box<Job>),
+    /// Whether somebody else has it, or is about to.
+    Seek(Box<Seek>),
     /// No later node needs this model.
     Release(String),
 }
@@ -39,6 +45,8 @@ pub(super) struct Workers<'scope, 'env> {
     stop: &'env AtomicBool,
     tell: Sender<Message>,
     cpu: Sender<Work>,
+    /// Made with the first node that is sought.
+    seekers: Option<Sender<Work>>,
     devices: BTreeMap<String, Sender<Work>>,
 }
 
@@ -52,18 +60,14 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         tell: Sender<Message>,
         threads: usize,
     ) -> Self {
-        let (cpu, jobs) = channel();
-        let jobs = Arc::new(Mutex::new(jobs));
-        for _ in 0..threads {
-            let (jobs, tell) = (Arc::clone(&jobs), tell.clone());
-            spawn(scope, "cpu", move || serve(&jobs, None, store, stop, &tell));
-        }
+        let cpu = pool(scope, "cpu", threads, store, stop, &tell);
         Self {
             scope,
             store,
             stop,
             tell,
             cpu,
+            seekers: None,
             devices: BTreeMap::new(),
         }
     }
@@ -76,6 +80,17 @@ impl<'scope, 'env> Workers<'scope, 'env> {
         };
         // A thread only ends after its queue is dropped.
         let _ = queue.send(Work::Run(Box::new(job)));
+    }
+
+    /// Asks for a node before it is computed, on a thread that may wait.
+    pub(super) fn seek(&mut self, what: Seek) {
+        let (scope, store, stop) = (self.scope, self.store, self.stop);
+        let tell = &self.tell;
+        let queue = self
+            .seekers
+            .get_or_insert_with(|| pool(scope, "seek", SEEKERS, store, stop, tell));
+        // A thread only ends after its queue is dropped.
+        let _ = queue.send(Work::Seek(Box::new(what)));
     }
 
     /// Tells every device that no later node needs `model`.
@@ -97,6 +112,24 @@ impl<'scope, 'env> Workers<'scope, 'env> {
             queue
         })
     }
+}
+
+/// Threads that share one queue and load no model.
+fn pool<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    name: &str,
+    threads: usize,
+    store: &'env Store,
+    stop: &'env AtomicBool,
+    tell: &Sender<Message>,
+) -> Sender<Work> {
+    let (queue, jobs) = channel();
+    let jobs = Arc::new(Mutex::new(jobs));
+    for _ in 0..threads {
+        let (jobs, tell) = (Arc::clone(&jobs), tell.clone());
+        spawn(scope, name, move || serve(&jobs, None, store, stop, &tell));
+    }
+    queue
 }
 
 fn spawn<'scope>(
@@ -125,6 +158,17 @@ fn serve(
         };
         let job = match next {
             Ok(Work::Run(job)) => job,
+            Ok(Work::Seek(what)) => {
+                let id = what.id;
+                let sought = catch_unwind(AssertUnwindSafe(|| seek(*what, store, stop, tell)));
+                let sought = sought.unwrap_or_else(|panic| {
+                    Err(anyhow!("panicked: {}", panic_text(panic.as_ref())))
+                });
+                if tell.send(Message::Sought(id, sought)).is_err() {
+                    return;
+                }
+                continue;
+            }
             Ok(Work::Release(model)) => {
                 if let Some(models) = &mut models {
                     models.release(&model);

@@ -6,16 +6,21 @@ mod execute;
 mod fingerprint;
 mod history;
 mod keep;
+mod lease;
 mod local;
 mod plan;
 mod reason;
+mod recipe;
 mod resolve;
+mod seek;
 mod state;
+mod step;
 mod uptodate;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::channel,
     },
@@ -31,22 +36,25 @@ pub use self::{
     history::{History, RunEntry, RunNode, all},
     plan::{NodePlan, Verdict, plan},
     reason::reason,
+    recipe::recipes,
     resolve::read_manifest,
     state::State,
     uptodate::{Results, UpToDate, index_name},
 };
 use self::{
-    execute::{Job, Message, Stopped},
+    execute::Message,
+    lease::Beat,
     local::{Workers, wait},
     resolve::Resolver,
     state::States,
+    step::{Loop, models_of},
 };
 use crate::{
     artifact::Manifest,
     digest::{Digest, FileMemo},
-    node::{Budget, DeviceChoice, Inputs},
+    node::DeviceChoice,
     pipeline::{Graph, NodeId},
-    store::Store,
+    store::{Record, Store},
 };
 
 /// How a run is to go.
@@ -59,6 +67,10 @@ pub struct Settings {
     pub wanted: Option<BTreeSet<NodeId>>,
     /// Nodes that run even if the store has them.
     pub force: BTreeSet<NodeId>,
+    /// Nodes that are computed again, if the store has them, only to compare the results.
+    pub audit: BTreeSet<NodeId>,
+    /// Whether a node that somebody else computes at this moment is waited for.
+    pub patient: bool,
     /// What is noted in every record: program, machine, person.
     pub provenance: Value,
     /// Set by the user's interrupt.
@@ -82,6 +94,10 @@ pub struct NodeOutcome {
     pub took: Duration,
     /// Items computed and found.
     pub items: (u64, u64),
+    /// The key of the person who computed it, if it came from a shared cache.
+    pub by: Option<String>,
+    /// Whether a repetition gave the same, if there was one.
+    pub audit: Option<bool>,
     /// Why it ran.
     pub why: String,
     /// Why it failed, or the node that blocks it.
@@ -138,7 +154,13 @@ pub fn run(
         resolver: Resolver::new(graph, store, memo),
         states: States::new(graph, &wanted),
         nodes: graph.ids().map(|_| NodeOutcome::new()).collect(),
-        recipes: vec![None; graph.nodes.len()],
+        recipes: recipes(graph),
+        banned: vec![false; graph.nodes.len()],
+        beat: Arc::new(Beat::new(
+            &settings.run,
+            settings.provenance["user"].as_str().unwrap_or("somebody"),
+            settings.provenance["host"].as_str().unwrap_or("?"),
+        )),
         model_users: model_users(graph, &wanted),
         running: 0,
     };
@@ -148,7 +170,16 @@ pub fn run(
         device: settings.device.to_string(),
     });
     let (tell, messages) = channel();
+    let beat = loop_.beat.clone();
     let stopped = std::thread::scope(|scope| -> Result<bool> {
+        beat.start(scope, store);
+        // However this ends.
+        let _end = Ending(&beat);
+        let mut emit = |event: Event| {
+            beat.note(&event, graph);
+            emit(event);
+        };
+        let emit: &mut dyn FnMut(Event) = &mut emit;
         let threads = std::thread::available_parallelism().map_or(4, |n| n.get().max(4));
         let mut workers = Workers::new(scope, store, settings.stop, tell, threads);
         let mut told = false;
@@ -169,6 +200,7 @@ pub fn run(
             match wait(&messages)? {
                 Message::Event(event) => emit(event),
                 Message::Done(id, result) => loop_.finished(id, result, &workers, emit),
+                Message::Sought(id, sought) => loop_.sought(id, sought, &mut workers, emit),
             }
         }
     })?;
@@ -201,200 +233,21 @@ impl NodeOutcome {
             manifest: None,
             took: Duration::ZERO,
             items: (0, 0),
+            by: None,
+            audit: None,
             why: String::new(),
             error: None,
         }
     }
 }
 
-/// What the loop holds between two steps.
-struct Loop<'a> {
-    graph: &'a Graph,
-    store: &'a Store,
-    settings: &'a Settings,
-    history: History,
-    resolver: Resolver<'a>,
-    states: States,
-    nodes: Vec<NodeOutcome>,
-    recipes: Vec<Option<Digest>>,
-    /// For each `[models]` entry how many unfinished nodes use it.
-    model_users: BTreeMap<String, usize>,
-    running: usize,
-}
+/// Ends the renewals of a lease when it is dropped.
+struct Ending<'a>(&'a Beat);
 
-impl Loop<'_> {
-    /// Ready → Done by a hit, Running, or Failed when inputs cannot be had.
-    fn start(&mut self, id: NodeId, workers: &mut Workers<'_, '_>, emit: &mut dyn FnMut(Event)) {
-        match self.look_up(id, emit) {
-            Ok(None) => {
-                self.release_models(id, workers);
-                self.states.set(self.graph, id, State::Done);
-            }
-            Ok(Some(job)) => {
-                let instance = self.graph.node(id);
-                let device = match instance
-                    .exec
-                    .device
-                    .as_ref()
-                    .or(self.graph.exec.device.as_ref())
-                {
-                    Some(name) => name
-                        .parse()
-                        .unwrap_or_else(|_| self.settings.device.clone()),
-                    None => self.settings.device.clone(),
-                };
-                self.states.set(self.graph, id, State::Running);
-                self.running += 1;
-                let pool = instance.node.pool(&job.inputs);
-                workers.start(job, pool, &device);
-            }
-            Err(error) => self.fail(id, &error, workers, emit),
-        }
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
-
-    /// Makes the key and asks the store; `None` is a hit.
-    fn look_up(&mut self, id: NodeId, emit: &mut dyn FnMut(Event)) -> Result<Option<Job>> {
-        let inputs = self.resolver.inputs(id);
-        for message in self.resolver.take_warnings() {
-            emit(Event::Warning {
-                node: None,
-                message,
-            });
-        }
-        let inputs = inputs?;
-        let recipes = &self.recipes;
-        let fingerprint = Fingerprint::of(self.graph, id, &inputs, &|upstream| {
-            recipes[upstream.index()].unwrap_or(Digest::from_bytes([0; 32]))
-        })?;
-        let key = fingerprint.key;
-        self.recipes[id.index()] = Some(fingerprint.recipe);
-        self.nodes[id.index()].key = Some(key);
-        let force = self.settings.force.contains(&id);
-        if !force
-            && let Some(record) = self.store.lookup(&key)?
-            && self.resolver.made(id, record.artifact).is_ok()
-        {
-            let node = &mut self.nodes[id.index()];
-            node.hit = true;
-            node.artifact = Some(record.artifact);
-            node.manifest = self.resolver.artifact(id).map(|made| made.manifest.clone());
-            emit(Event::Hit { node: id, key });
-            return Ok(None);
-        }
-        let why = if force {
-            "asked for by --force".to_owned()
-        } else {
-            let before = self
-                .history
-                .fingerprint(self.store, &self.graph.node(id).id);
-            reason(self.graph, id, before.as_ref(), &fingerprint.content)
-        };
-        self.nodes[id.index()].why = why;
-        Ok(Some(self.job(id, inputs, fingerprint, force)))
-    }
-
-    fn job(&self, id: NodeId, inputs: Inputs, fingerprint: Fingerprint, force: bool) -> Job {
-        let instance = self.graph.node(id);
-        Job {
-            id,
-            node: instance.node.clone(),
-            kind: instance.kind.name,
-            inputs,
-            fingerprint,
-            budget: Budget {
-                batch: instance.exec.batch.or(self.graph.exec.batch),
-                kv_memory: (instance.exec.kv_memory).or(self.graph.exec.kv_memory),
-                weights_memory: (instance.exec.weights_memory).or(self.graph.exec.weights_memory),
-                features_memory: (instance.exec.features_memory)
-                    .or(self.graph.exec.features_memory),
-            },
-            force,
-            provenance: self.settings.provenance.clone(),
-            why: self.nodes[id.index()].why.clone(),
-        }
-    }
-
-    /// Running → Done or Failed.
-    fn finished(
-        &mut self,
-        id: NodeId,
-        result: Result<execute::Finished>,
-        workers: &Workers<'_, '_>,
-        emit: &mut dyn FnMut(Event),
-    ) {
-        self.running -= 1;
-        let finished = match result {
-            Ok(finished) => finished,
-            Err(error) if error.is::<Stopped>() => {
-                self.states.set(self.graph, id, State::Blocked);
-                return;
-            }
-            Err(error) => return self.fail(id, &error, workers, emit),
-        };
-        if let Err(error) = self.resolver.made(id, finished.artifact) {
-            return self.fail(id, &error, workers, emit);
-        }
-        let node = &mut self.nodes[id.index()];
-        node.artifact = Some(finished.artifact);
-        node.manifest = self.resolver.artifact(id).map(|made| made.manifest.clone());
-        node.took = finished.took;
-        node.items = finished.items;
-        emit(Event::Ran {
-            node: id,
-            key: node.key.unwrap_or(finished.artifact),
-            took: finished.took,
-            items: finished.items,
-        });
-        self.release_models(id, workers);
-        self.states.set(self.graph, id, State::Done);
-    }
-
-    fn fail(
-        &mut self,
-        id: NodeId,
-        error: &anyhow::Error,
-        workers: &Workers<'_, '_>,
-        emit: &mut dyn FnMut(Event),
-    ) {
-        let message = format!("{error:#}");
-        self.nodes[id.index()].error = Some(message.clone());
-        emit(Event::Failed { node: id, message });
-        self.release_models(id, workers);
-        for blocked in self.states.set(self.graph, id, State::Failed) {
-            self.nodes[blocked.index()].error =
-                Some(format!("needs `{}`, which failed", self.graph.node(id).id));
-            emit(Event::Blocked {
-                node: blocked,
-                by: id,
-            });
-            self.release_models(blocked, workers);
-        }
-    }
-
-    /// Counts `id` out of the users of its models; the last one frees the memory.
-    fn release_models(&mut self, id: NodeId, workers: &Workers<'_, '_>) {
-        for name in models_of(self.graph, id) {
-            if let Some(users) = self.model_users.get_mut(&name) {
-                *users -= 1;
-                if *users == 0
-                    && let Some(model) = self.resolver.model_id(&name)
-                {
-                    workers.release(&model);
-                }
-            }
-        }
-    }
-}
-
-/// Entries of `[models]` that `id` loads.
-fn models_of(graph: &Graph, id: NodeId) -> Vec<String> {
-    let sources = graph.node(id).inputs.iter();
-    sources
-        .filter_map(|(_, source)| match source {
-            crate::pipeline::Source::Model(name) => Some(name.clone()),
-            _ => None,
-        })
-        .collect()
 }
 
 fn model_users(graph: &Graph, wanted: &dyn Fn(NodeId) -> bool) -> BTreeMap<String, usize> {
@@ -405,6 +258,18 @@ fn model_users(graph: &Graph, wanted: &dyn Fn(NodeId) -> bool) -> BTreeMap<Strin
         }
     }
     users
+}
+
+/// The record of `key`, here or as it was fetched from a shared cache, and whose key signed it.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn record(store: &Store, key: &Digest) -> Result<Option<(Record, Option<String>)>> {
+    if let Some(record) = store.lookup(key)? {
+        return Ok(Some((record, None)));
+    }
+    let shared = store.remembered(key);
+    Ok(shared.map(|shared| (shared.record, Some(shared.signer))))
 }
 
 /// Reads one file of an artifact that a run left behind.

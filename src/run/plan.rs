@@ -8,14 +8,15 @@ use serde::Serialize;
 use super::{
     Fingerprint, History,
     execute::{item_key, item_space},
-    reason,
+    reason, recipes,
     resolve::Resolver,
+    seek::files,
 };
 use crate::{
     digest::{Digest, FileMemo},
     node::{Done, Inputs},
     pipeline::{Graph, NodeId},
-    store::Store,
+    store::{Shared, Store},
 };
 
 /// What would happen to a node.
@@ -24,6 +25,8 @@ use crate::{
 pub enum Verdict {
     /// Its artifact is in the store.
     Hit,
+    /// Its artifact is in a shared cache.
+    Fetch,
     /// It would run.
     Run,
     /// Its key is not known until something upstream has run.
@@ -47,6 +50,12 @@ pub struct NodePlan {
     pub items: Option<(u64, u64)>,
     /// Why, in a sentence.
     pub why: String,
+    /// The key of the person who computed it, if it comes from a shared cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Bytes of its files that are not here, if it comes from a shared cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// The space of its items, if it has any.
     #[serde(skip)]
     pub space: Option<Digest>,
@@ -67,7 +76,7 @@ pub fn plan(
 ) -> Result<Vec<(NodeId, NodePlan)>> {
     let history = History::load(store, &graph.name);
     let mut resolver = Resolver::new(graph, store, memo);
-    let mut recipes = vec![Digest::from_bytes([0; 32]); graph.nodes.len()];
+    let recipes = recipes(graph);
     let mut done = vec![false; graph.nodes.len()];
     let mut plans = Vec::new();
     for id in graph.ids() {
@@ -86,6 +95,8 @@ pub fn plan(
             key: None,
             items: None,
             why: String::new(),
+            by: None,
+            bytes: None,
             space: None,
             fingerprint: None,
         };
@@ -95,19 +106,26 @@ pub fn plan(
             continue;
         }
         let known = resolver.inputs(id).and_then(|inputs| {
-            let fingerprint = Fingerprint::of(graph, id, &inputs, &|from| recipes[from.index()])?;
+            let fingerprint = Fingerprint::of(graph, id, &inputs)?;
             Ok((inputs, fingerprint))
         });
         let (inputs, fingerprint) = match known {
             Ok(known) => known,
             Err(error) => {
+                if let Some(shared) = store.find_by_recipe(&recipes[id.index()])
+                    && fetched(&mut plan, store, &mut resolver, id, shared)
+                {
+                    plan.why = "its inputs are not all here; found by the file alone".to_owned();
+                    done[id.index()] = true;
+                    plans.push((id, plan));
+                    continue;
+                }
                 plan.verdict = Verdict::Broken;
                 plan.why = format!("{error:#}");
                 plans.push((id, plan));
                 continue;
             }
         };
-        recipes[id.index()] = fingerprint.recipe;
         plan.key = Some(fingerprint.key);
         let instance = graph.node(id);
         plan.space = match instance.node.space(&inputs) {
@@ -119,6 +137,12 @@ pub fn plan(
         {
             plan.verdict = Verdict::Hit;
             done[id.index()] = true;
+        } else if let Some(shared) = store
+            .remembered(&fingerprint.key)
+            .or_else(|| store.find(&fingerprint.key))
+            && fetched(&mut plan, store, &mut resolver, id, shared)
+        {
+            done[id.index()] = true;
         } else {
             plan.verdict = Verdict::Run;
             let before = history.fingerprint(store, name);
@@ -129,6 +153,25 @@ pub fn plan(
         plans.push((id, plan));
     }
     Ok(plans)
+}
+
+/// Plans that `id` comes from a shared cache; says whether its list of files can be had.
+fn fetched(
+    plan: &mut NodePlan,
+    store: &Store,
+    resolver: &mut Resolver<'_>,
+    id: NodeId,
+    shared: Shared,
+) -> bool {
+    if resolver.made(id, shared.record.artifact).is_err() {
+        return false;
+    }
+    let absent = |made: &super::resolve::Made| store.absent(&files(&made.manifest));
+    plan.bytes = resolver.artifact(id).map(absent);
+    plan.verdict = Verdict::Fetch;
+    plan.key = Some(shared.record.key);
+    plan.by = Some(shared.signer);
+    true
 }
 
 /// Items that `id` knows of before it starts, and how many of them are stored.

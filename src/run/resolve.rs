@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::seek::files;
 use crate::{
     artifact::{Manifest, Type},
     data::{ClassList, DataSet},
@@ -252,6 +253,10 @@ impl ArtifactFiles for StoredFiles {
         self.store
             .get(&file.digest)?
             .with_context(|| format!("`{name}` ({}) is no longer in the store\nhint: run again; what is missing is computed anew", file.digest.short()))
+    }
+
+    fn bring(&self) -> bool {
+        self.store.fetch(&files(&self.manifest)).is_empty()
     }
 
     fn folder(&self) -> Result<PathBuf> {

@@ -96,6 +96,28 @@ impl States {
         Vec::new()
     }
 
+    /// Takes back that `id` is done: what it made can no longer be had. It is ready again, since
+    /// what it needs is done, and what waits for it waits longer. What is running goes on.
+    pub(super) fn reopen(&mut self, graph: &Graph, id: NodeId) {
+        for next in &graph.dependents[id.index()] {
+            self.missing[next.index()] += 1;
+            if self.get(*next) == State::Ready {
+                self.list[next.index()] = State::Waiting;
+            }
+        }
+        self.set(graph, id, State::Ready);
+    }
+
+    /// Lets a node that has run in vain wait again for what it needs.
+    pub(super) fn wait(&mut self, graph: &Graph, id: NodeId) {
+        let state = if self.missing[id.index()] == 0 {
+            State::Ready
+        } else {
+            State::Waiting
+        };
+        self.set(graph, id, state);
+    }
+
     /// Blocks every node that has not begun: the user stopped the run.
     pub(super) fn block_rest(&mut self) -> usize {
         let mut blocked = 0;

@@ -59,9 +59,10 @@ pub struct Results {
 }
 
 impl Results {
-    /// Those of every node that is done.
+    /// Those of every node that is done and whose result is here; what is in a shared cache, and
+    /// may not be here, was not looked at.
     pub fn of(outcome: &Outcome) -> Self {
-        let done = |node: &&NodeOutcome| node.state == State::Done;
+        let done = |node: &&NodeOutcome| node.state == State::Done && node.by.is_none();
         let mut objects = BTreeSet::new();
         for node in outcome.nodes.iter().filter(done) {
             objects.extend(node.artifact);
