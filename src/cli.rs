@@ -12,6 +12,9 @@ pub struct Global {
     /// Folder of the store [default: `cache` in the project's root].
     #[arg(long, global = true, value_name = "DIR", env = "RUNNER_CACHE")]
     pub cache: Option<PathBuf>,
+    /// Ask no shared cache: use what is on this machine alone.
+    #[arg(long, global = true, env = "RUNNER_OFFLINE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub offline: bool,
     /// Colour of messages.
     #[arg(long, global = true, value_enum, default_value_t = Colour::Auto)]
     pub color: Colour,
@@ -59,7 +62,7 @@ impl Colour {
     name = "runner",
     version,
     verbatim_doc_comment,
-    after_help = "Exit codes:\n  0  ok\n  1  a node failed\n  2  wrong command line\n  3  wrong pipeline file\n  4  `plan --check` found work\n  5  the store is corrupt (`cache verify`)\n  8  stopped by the user; run again to resume"
+    after_help = "Exit codes:\n  0  ok\n  1  a node failed\n  2  wrong command line\n  3  wrong pipeline file\n  4  `plan --check` found work\n  5  the store is corrupt (`cache verify`)\n  6  a record is not to be trusted (`cache verify`, `cache audit`)\n  7  a shared cache that is `required` cannot be reached\n  8  stopped by the user; run again to resume"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -83,6 +86,8 @@ pub fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(cli.global.color.stderr())
         .without_time()
+        // It would tell on stderr that stderr cannot be written, and panic for that.
+        .log_internal_errors(false)
         .init();
     // Beyond that the HTTP client logs whole requests, keys of servers included.
     log::set_max_level(log::max_level().min(log::LevelFilter::Debug));

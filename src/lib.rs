@@ -15,8 +15,11 @@
 //! | [`data`] | data sets | digest, pickle |
 //! | [`node`] | the contract of a kind, and what it runs in | artifact, data, models, digest |
 //! | [`nodes`] | one kind a file | node, artifact, data, models, digest, stats, table |
-//! | [`pipeline`] | TOML text to a checked graph | diagnostic, node, nodes (the list), artifact, data, digest, fetch, table |
-//! | [`store`] | objects, records, packs of items: bytes and JSON | digest |
+//! | `reading` | TOML tables into Rust types, with all mistakes in words | diagnostic |
+//! | [`project`] | `runner.toml`: remotes and limits of a project | diagnostic, reading |
+//! | [`pipeline`] | TOML text to a checked graph | diagnostic, reading, node, nodes (the list), artifact, data, digest, fetch, table |
+//! | [`trust`] | keys, signatures, and whose records are believed | digest |
+//! | [`store`] | objects, records, packs of items, here and in shared caches: bytes and JSON | digest, trust, http |
 //! | [`run`] | the loop: ready, key, lookup, hit or execute and commit | pipeline, node, artifact, data, digest, store |
 //! | [`report`] | consumers of events and records | run, pipeline, artifact, table, stats, store, digest |
 //! | [`cmd`], [`cli`] | one command a file; arguments; exit codes | everything |
@@ -38,8 +41,11 @@ pub mod node;
 pub mod nodes;
 pub mod pickle;
 pub mod pipeline;
+pub mod project;
+mod reading;
 pub mod report;
 pub mod run;
 pub mod stats;
 pub mod store;
 pub mod table;
+pub mod trust;

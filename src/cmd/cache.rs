@@ -1,15 +1,22 @@
 //! `runner cache`: what the store holds, whether it is sound, and what may go.
 
+mod audit;
+mod push;
+mod remote;
+
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{CORRUPT, Exit, PipelineArgs, load, open_store, print, print_json};
+use super::{
+    CORRUPT, Exit, PipelineArgs, load, open_store, print, print_json, shared::open_shared,
+};
 use crate::{
     cli::Global,
     digest::{Digest, FileMemo},
+    reading::size::time,
     report::words::{count, size},
     run::{Verdict, plan},
     store::{Count, GcPolicy, GcReport},
@@ -38,6 +45,17 @@ pub enum CacheCommand {
     Unpin(UnpinArgs),
     /// List the pins.
     Pins(JsonArgs),
+    /// Compute a sample of a pipeline's stored results again and compare; exit 6 if one differs.
+    ///
+    /// Example: runner cache audit pipelines/table7.toml --sample 2%
+    Audit(audit::AuditArgs),
+    /// Upload what was computed here and the shared caches lack.
+    ///
+    /// `exec` does that by itself; this is for what was computed before there was a
+    /// shared cache, or while it could not be reached.
+    Push(push::PushArgs),
+    /// List keys for which different results are known.
+    Divergent(JsonArgs),
 }
 
 /// Arguments of lists.
@@ -51,6 +69,9 @@ pub struct JsonArgs {
 /// Arguments of `verify`.
 #[derive(Args, Debug)]
 pub struct VerifyArgs {
+    /// Verify this shared cache instead of the local store; exit 6 if records are not trusted.
+    #[arg(long, value_name = "NAME")]
+    remote: Option<String>,
     /// Only look: leave what is damaged where it is.
     #[arg(long)]
     no_repair: bool,
@@ -62,6 +83,9 @@ pub struct VerifyArgs {
 /// Arguments of `gc`.
 #[derive(Args, Debug)]
 pub struct GcArgs {
+    /// Collect in this shared cache instead of the local store, by the time since uploads.
+    #[arg(long, value_name = "NAME")]
+    remote: Option<String>,
     /// Collect what was last used longer ago: 12h, 30d.
     #[arg(long, value_name = "TIME", value_parser = time)]
     max_age: Option<Duration>,
@@ -108,6 +132,9 @@ pub(super) fn run(command: &CacheCommand, global: &Global) -> Result<ExitCode> {
         CacheCommand::Pin(args) => pin(args, global),
         CacheCommand::Unpin(args) => unpin(args, global),
         CacheCommand::Pins(args) => pins(args, global),
+        CacheCommand::Audit(args) => audit::run(args, global),
+        CacheCommand::Push(args) => push::push(args, global),
+        CacheCommand::Divergent(args) => push::divergent(args, global),
     }
 }
 
@@ -140,11 +167,15 @@ fn stats(args: &JsonArgs, global: &Global) -> Result<ExitCode> {
 }
 
 fn verify(args: &VerifyArgs, global: &Global) -> Result<ExitCode> {
-    let store = open_store(global, None)?;
     let bar = indicatif::ProgressBar::new(0).with_style(
         indicatif::ProgressStyle::with_template("verifying {bar:30} {bytes}/{total_bytes} {eta}")
             .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()),
     );
+    if let Some(name) = &args.remote {
+        let shared = open_shared(global, None)?;
+        return remote::verify(&shared, name, !args.no_repair, args.json, &bar);
+    }
+    let store = open_store(global, None)?;
     let report = store.verify(!args.no_repair, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -193,7 +224,6 @@ fn gc(args: &GcArgs, global: &Global) -> Result<ExitCode> {
             "gc needs a limit\nhint: try `runner cache gc --max-age 30d --dry-run`",
         ));
     }
-    let store = open_store(global, None)?;
     let policy = GcPolicy {
         max_age: args.max_age,
         max_size: args.max_size,
@@ -205,6 +235,11 @@ fn gc(args: &GcArgs, global: &Global) -> Result<ExitCode> {
         },
         dry_run: args.dry_run,
     };
+    if let Some(name) = &args.remote {
+        let shared = open_shared(global, None)?;
+        return remote::gc(&shared, name, &policy, args.json);
+    }
+    let store = open_store(global, None)?;
     let report = store.gc(&policy, &[])?;
     if args.json {
         print_json(&report)?;
@@ -298,36 +333,4 @@ fn pins(args: &JsonArgs, global: &Global) -> Result<ExitCode> {
         print(&text)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// `90s`, `12h`, `30d`.
-fn time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time; write 12h or 30d");
-    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = text[..at].parse().map_err(|_| wrong())?;
-    let unit = match &text[at..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        "w" => 7 * 86_400,
-        _ => return Err(wrong()),
-    };
-    number
-        .checked_mul(unit)
-        .map(Duration::from_secs)
-        .ok_or_else(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_with_their_units() {
-        assert_eq!(time("30d"), Ok(Duration::from_hours(720)));
-        for wrong in ["", "d", "3x", "99999999999999999999d"] {
-            assert!(time(wrong).is_err(), "{wrong}");
-        }
-    }
 }

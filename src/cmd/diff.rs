@@ -6,7 +6,13 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Exit, open_store, page::when, print, print_json};
+use super::{
+    Exit,
+    log::{MOST_ASKED, everybody},
+    page::when,
+    print, print_json,
+    shared::open_shared,
+};
 use crate::{
     artifact::{Answers, Artifact, Attributes, Type},
     cli::Global,
@@ -14,7 +20,7 @@ use crate::{
         AnswersSummary,
         compare::{Comparison, RunSide, SideNode},
     },
-    run::{RunEntry, RunNode, all, read_file, read_manifest},
+    run::{RunEntry, RunNode, read_file, read_manifest, record},
     store::Store,
     table::Table,
 };
@@ -38,8 +44,11 @@ pub struct DiffArgs {
 
 /// Compares two runs of the history.
 pub(super) fn run(args: &DiffArgs, global: &Global) -> Result<ExitCode> {
-    let store = open_store(global, None)?;
-    let runs = all(&store)?;
+    let store = open_shared(global, None)?.store;
+    let runs: Vec<Run> = everybody(&store, MOST_ASKED)?
+        .into_iter()
+        .map(|(id, entry, _)| (id, entry))
+        .collect();
     let (a, b) = chosen(args, &runs)?;
     let comparison = Comparison::of(&side(&store, a), &side(&store, b));
     if let Some(path) = &args.html {
@@ -137,8 +146,11 @@ fn side_node(store: &Store, id: &str, node: &RunNode) -> SideNode {
         ..SideNode::default()
     };
     // What has been collected since is not known any more.
-    let record = node.key.and_then(|key| store.lookup(&key).ok()?);
-    let Some(record) = record else { return side };
+    let here = node.key.and_then(|key| record(store, &key).ok()?);
+    let shared = || Some((store.find(&node.key?)?.record, None));
+    let Some((record, _)) = here.or_else(shared) else {
+        return side;
+    };
     let print = &record.fingerprint;
     side.kind = format!(
         "{} version {}",

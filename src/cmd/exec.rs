@@ -1,9 +1,9 @@
 //! `runner exec`: run what changed and print the result tables.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::IsTerminal,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     time::{SystemTime, UNIX_EPOCH},
@@ -14,16 +14,19 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    Exit, NODE_FAILED, PipelineArgs, STOPPED, load, nodes_called, open_store, page, print,
-    print_json, with_upstream,
+    Exit, NODE_FAILED, PipelineArgs, STOPPED, load, load_with, nodes_called, open_to_write, page,
+    print, print_json, say,
+    shared::{self, Shared},
+    with_upstream,
 };
 use crate::{
     cli::Global,
     digest::FileMemo,
     models::device,
     node::DeviceChoice,
-    pipeline::Graph,
-    report::{EventLog, Plain, Progress, Sink},
+    pipeline::{Graph, NodeId},
+    project::Project,
+    report::{EventLog, Plain, Progress, Sink, words::size},
     run::{
         self, Event, Outcome, Results, RunEntry, RunNode, Settings, State, UpToDate, index_name,
     },
@@ -32,6 +35,10 @@ use crate::{
 
 /// Arguments of `exec`.
 #[derive(Args, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
 pub struct ExecArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
@@ -47,6 +54,12 @@ pub struct ExecArgs {
     /// Run these nodes even if the store has their results.
     #[arg(long, value_name = "NODE")]
     force: Vec<String>,
+    /// Compute what somebody else computes at this moment, instead of waiting for it.
+    #[arg(long)]
+    no_wait: bool,
+    /// Do not wait for uploads to the shared caches: another process goes on with them.
+    #[arg(long)]
+    detach_uploads: bool,
     /// Write every event as a line of JSON.
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
@@ -68,19 +81,32 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
         // Tells that, and makes no store for a mistyped name.
         load(&args.pipeline)?;
     }
-    let store = open_store(global, Some(&args.pipeline.file))?;
-    let index = index_name(&args.pipeline.file, &what_matters(args));
+    let store = open_to_write(global, Some(&args.pipeline.file))?;
+    let index = index_name(&args.pipeline.file, &what_matters(args, global));
     if args.force.is_empty()
         && args.events.is_none()
         && let Some(done) = UpToDate::load(&store, &index)
     {
         return nothing_to_do(args, &done);
     }
-    let graph = load(&args.pipeline)?;
+    let project = Project::load(&shared::root(Some(&args.pipeline.file)))?;
+    shared::connect(&store, &project, global)?;
+    let shared = Shared { store, project };
+    shared::check_required(&shared)?;
+    let store = shared.store;
+    let graph = load_with(&args.pipeline, store.is_shared())?;
     let memo = FileMemo::open_default();
     let settings = settings(args, &graph)?;
     check_only(args, &graph, &store, &memo)?;
-    let outcome = watch(args, global, &graph, &store, &memo, &settings)?;
+    let outcome = watch(
+        args.events.as_deref(),
+        args.quiet,
+        global,
+        &graph,
+        &store,
+        &memo,
+        &settings,
+    )?;
     let _ = memo.save();
     let seconds = began
         .duration_since(UNIX_EPOCH)
@@ -90,7 +116,9 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
     let page = page::of_run(&graph, &store, &outcome, &entry, &settings.run);
     entry.tables = serde_json::to_value(&page.tables)?;
     if worth_a_line(&outcome) {
-        store.save_run(&settings.run, &serde_json::to_value(&entry)?)?;
+        let run = serde_json::to_value(&entry)?;
+        store.save_run(&settings.run, &run)?;
+        store.share_run(&settings.run, &run);
     }
     let written = page::write(&page, &store, &graph)?;
     if args.json {
@@ -99,7 +127,9 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
         print(&written.text)?;
     }
     tell(args, &format!("report: {}", written.report.display()));
+    let uploaded = uploads(args, global, &store)?;
     let (_, _, failed, blocked) = outcome.counts();
+    collect(args, &store, &shared.project);
     if outcome.stopped {
         tell(args, &resume(&outcome));
         return Ok(ExitCode::from(STOPPED));
@@ -107,9 +137,14 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
     if failed > 0 {
         return Ok(ExitCode::from(NODE_FAILED));
     }
-    if blocked == 0 && args.only.is_empty() {
+    if blocked == 0
+        && args.only.is_empty()
+        && uploaded
+        // Without data or models nothing tells whether they would change anything.
+        && let Ok(leaves) = page::leaf_files(&graph)
+    {
         let mut files = graph.files.clone();
-        files.extend(page::leaf_files(&graph)?);
+        files.extend(leaves);
         files.push(written.report.clone());
         let printed = (written.text, written.json);
         UpToDate::save(
@@ -125,9 +160,53 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Waits for the uploads, or leaves them to another process; says whether nothing is left.
+fn uploads(args: &ExecArgs, global: &Global, store: &Store) -> Result<bool> {
+    if let Some(reason) = store.cannot_upload() {
+        tell(args, &format!("note: {reason}"));
+    }
+    if args.detach_uploads {
+        let left = shared::detach(global, store, &args.pipeline.file)?;
+        if left > 0 {
+            tell(
+                args,
+                &format!("{left} results are being uploaded by another process"),
+            );
+        }
+        // What it does is not known here.
+        return Ok(left == 0);
+    }
+    // Whoever stops the run does not want to wait; the next run goes on with what is left.
+    let report = shared::finish_uploads(store, &|| STOP.load(Ordering::Relaxed));
+    for line in shared::told(&report) {
+        tell(args, &line);
+    }
+    Ok(report.is_complete())
+}
+
+/// Once a day, what is older or more than the project's limits allow is collected.
+fn collect(args: &ExecArgs, store: &Store, project: &Project) {
+    let collected = store.gc_daily(project.limits.max_age, project.limits.max_size);
+    let Some(report) = collected else {
+        return;
+    };
+    let bytes = report.records.bytes + report.objects.bytes + report.packs.bytes;
+    if report.records.files + report.objects.files + report.packs.files > 0 {
+        tell(
+            args,
+            &format!(
+                "collected {} that were not used for long; they lie in trash/ for a day \
+                 (limits: `[cache]` in runner.toml; `runner cache pin` keeps results)",
+                size(bytes)
+            ),
+        );
+    }
+}
+
 /// What on the command line changes what is computed or printed.
-fn what_matters(args: &ExecArgs) -> Value {
+fn what_matters(args: &ExecArgs, global: &Global) -> Value {
     json!({
+        "shared": shared::what_matters(global, &args.pipeline.file),
         "set": args.pipeline.set, "profile": args.pipeline.profiles,
         "until": args.until, "only": args.only, "cwd": std::env::current_dir().ok(),
     })
@@ -153,12 +232,13 @@ fn nothing_to_do(args: &ExecArgs, done: &UpToDate) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn settings(args: &ExecArgs, graph: &Graph) -> Result<Settings> {
-    let device = match args.device.as_str() {
+/// The device called `name`.
+pub(super) fn device(name: &str, quiet: bool) -> Result<DeviceChoice> {
+    let device = match name {
         "auto" => {
             let (device, line) = device::auto();
-            if let Some(line) = line {
-                tell(args, &line);
+            if let Some(line) = line.filter(|_| !quiet) {
+                say(&line);
             }
             device
         }
@@ -167,6 +247,34 @@ fn settings(args: &ExecArgs, graph: &Graph) -> Result<Settings> {
             .map_err(|error| Exit::usage(error.to_string().replace("use cpu", "use auto, cpu")))?,
     };
     device::open(&device)?;
+    Ok(device)
+}
+
+/// Computes the nodes of `sample` again, which are stored, and compares.
+pub(super) fn audit(
+    global: &Global,
+    graph: &Graph,
+    store: &Store,
+    memo: &FileMemo,
+    sample: BTreeSet<NodeId>,
+    device: DeviceChoice,
+) -> Result<Outcome> {
+    let provenance = provenance(&device);
+    let settings = Settings {
+        run: run_id(),
+        device,
+        wanted: Some(with_upstream(graph, &sample)),
+        force: BTreeSet::new(),
+        audit: sample,
+        patient: false,
+        provenance,
+        stop: &STOP,
+    };
+    watch(None, false, global, graph, store, memo, &settings)
+}
+
+fn settings(args: &ExecArgs, graph: &Graph) -> Result<Settings> {
+    let device = device(&args.device, args.quiet)?;
     let wanted = match (args.only.as_slice(), args.until.as_slice()) {
         ([], []) => None,
         ([], until) => Some(with_upstream(graph, &nodes_called(graph, until)?)),
@@ -178,6 +286,8 @@ fn settings(args: &ExecArgs, graph: &Graph) -> Result<Settings> {
         device,
         wanted,
         force: nodes_called(graph, &args.force)?,
+        audit: BTreeSet::new(),
+        patient: !args.no_wait,
         provenance,
         stop: &STOP,
     })
@@ -206,7 +316,8 @@ fn check_only(args: &ExecArgs, graph: &Graph, store: &Store, memo: &FileMemo) ->
 
 /// Runs with everybody who wants to hear of it.
 fn watch(
-    args: &ExecArgs,
+    events: Option<&Path>,
+    quiet: bool,
     global: &Global,
     graph: &Graph,
     store: &Store,
@@ -214,14 +325,14 @@ fn watch(
     settings: &Settings,
 ) -> Result<Outcome> {
     let mut sinks: Vec<Box<dyn Sink + Send>> = Vec::new();
-    if args.quiet {
+    if quiet {
         sinks.push(Box::new(Quiet));
     } else if std::io::stderr().is_terminal() {
         sinks.push(Box::new(Progress::new(global.color.stderr())));
     } else {
         sinks.push(Box::new(Plain::new(std::io::stderr())));
     }
-    let mut log = match &args.events {
+    let mut log = match events {
         Some(path) => {
             let file = fs_err::File::create(path).context("failed to open the file for events")?;
             Some(EventLog::new(std::io::BufWriter::new(file)))
@@ -246,10 +357,12 @@ fn watch(
 struct Quiet;
 
 impl Sink for Quiet {
-    #[expect(clippy::print_stderr, reason = "failures go to stderr")]
     fn event(&mut self, event: &Event, graph: &Graph) {
         if let Event::Failed { node, message } = event {
-            eprintln!("error: `{}` failed: {message}", graph.node(*node).id);
+            say(&format!(
+                "error: `{}` failed: {message}",
+                graph.node(*node).id
+            ));
         }
     }
 }
@@ -316,6 +429,7 @@ fn run_node(node: &run::NodeOutcome) -> RunNode {
         key: node.key,
         seconds: node.took.as_secs_f64(),
         items: node.items,
+        by: node.by.clone(),
         why: node.error.clone().unwrap_or_else(|| node.why.clone()),
     }
 }
@@ -358,9 +472,8 @@ fn provenance(device: &DeviceChoice) -> Value {
 }
 
 /// Says something on stderr, unless only errors are wanted.
-#[expect(clippy::print_stderr, reason = "this is the command's own voice")]
 fn tell(args: &ExecArgs, text: &str) {
     if !args.quiet {
-        eprintln!("{text}");
+        say(text);
     }
 }

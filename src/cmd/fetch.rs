@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Exit, NODE_FAILED, PipelineArgs, STOPPED, options, print};
+use super::{Exit, NODE_FAILED, PipelineArgs, STOPPED, options, print, say};
 use crate::{
     cli::Global,
     fetch::{Event, Job, Settings, Stopped, by_hand, fetch},
@@ -132,11 +132,10 @@ impl Screen {
     }
 
     /// A line that stays.
-    #[expect(clippy::print_stderr, reason = "what a command tells goes to stderr")]
     fn line(&self, text: &str) {
         let line = format!("{}: {text}", self.job);
         if self.bars.is_hidden() {
-            eprintln!("{line}");
+            say(&line);
         } else {
             let _ = self.bars.println(line);
         }

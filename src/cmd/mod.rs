@@ -8,11 +8,15 @@ mod diff;
 mod exec;
 mod fetch;
 mod graph;
+mod key;
 mod kinds;
 mod log;
+mod new;
 mod page;
 mod plan;
+mod remote;
 mod report;
+mod shared;
 mod show;
 mod why;
 
@@ -29,6 +33,7 @@ use clap::{Args, Subcommand};
 use crate::{
     cli::Global,
     diagnostic::Diagnostics,
+    digest::Digest,
     pipeline::{self, Graph, NodeId},
     report::check_tables,
     store::Store,
@@ -44,6 +49,10 @@ pub(crate) const PIPELINE: u8 = 3;
 pub(crate) const WORK: u8 = 4;
 /// `cache verify` found corruption.
 pub(crate) const CORRUPT: u8 = 5;
+/// `cache verify` or `cache audit` found records that are not to be trusted.
+pub(crate) const UNTRUSTED: u8 = 6;
+/// A shared cache that is `required` cannot be reached.
+pub(crate) const UNREACHABLE: u8 = 7;
 /// The user stopped the run.
 pub(crate) const STOPPED: u8 = 8;
 
@@ -72,9 +81,17 @@ pub enum Command {
     Kinds(kinds::KindsArgs),
     /// Download the models and data that a pipeline names.
     Fetch(fetch::FetchArgs),
+    /// Write a first pipeline, with a comment on everything in it.
+    New(new::NewArgs),
+    /// Share results: name folders and buckets in the project's `runner.toml`.
+    #[command(subcommand)]
+    Remote(remote::RemoteCommand),
     /// Look after the store.
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Make your key, and say whose results you believe.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Print completions for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -131,7 +148,10 @@ pub(crate) fn dispatch(command: Command, global: &Global) -> ExitCode {
         Command::Fetch(args) => fetch::run(&args, global),
         Command::Report(args) => report::run(&args, global),
         Command::Kinds(args) => kinds::run(&args, global),
+        Command::New(args) => new::run(&args),
+        Command::Remote(command) => remote::run(&command),
         Command::Cache(command) => cache::run(&command, global),
+        Command::Key(command) => key::run(&command),
         Command::Completions(args) => completions::run(&args),
     };
     match result {
@@ -141,7 +161,6 @@ pub(crate) fn dispatch(command: Command, global: &Global) -> ExitCode {
 }
 
 /// Prints `error` and gives its exit code.
-#[expect(clippy::print_stderr, reason = "errors of commands go to stderr")]
 fn fail(error: &anyhow::Error, global: &Global) -> ExitCode {
     if let Some(io) = error.downcast_ref::<std::io::Error>()
         && io.kind() == std::io::ErrorKind::BrokenPipe
@@ -149,15 +168,22 @@ fn fail(error: &anyhow::Error, global: &Global) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
-        eprint!("{}", diagnostics.render(global.color.stderr(), 100));
+        let text = diagnostics.render(global.color.stderr(), 100);
+        say(text.strip_suffix('\n').unwrap_or(&text));
         return ExitCode::from(PIPELINE);
     }
     let exit = error.downcast_ref::<Exit>();
     let text = format!("{error:#}");
     if !text.is_empty() {
-        eprintln!("error: {text}");
+        say(&format!("error: {text}"));
     }
     ExitCode::from(exit.map_or(NODE_FAILED, |exit| exit.code))
+}
+
+/// Writes a line to stderr. Where that fails, as with a log file on a full disk, nobody can be
+/// told, and a run does not end for it.
+pub(crate) fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Writes `text` to stdout.
@@ -186,12 +212,23 @@ pub(crate) fn options(args: &PipelineArgs) -> Result<pipeline::Options> {
     Ok(pipeline::Options {
         set,
         profiles: args.profiles.clone(),
+        absent: false,
     })
 }
 
 /// Loads the pipeline that `args` name.
 pub(crate) fn load(args: &PipelineArgs) -> Result<Graph> {
-    let graph = pipeline::load(&args.file, &options(args)?)?;
+    load_with(args, false)
+}
+
+/// Loads the pipeline that `args` name; with `absent` its data and models need
+/// not be here, since a shared cache may have the results.
+pub(crate) fn load_with(args: &PipelineArgs, absent: bool) -> Result<Graph> {
+    let options = pipeline::Options {
+        absent,
+        ..options(args)?
+    };
+    let graph = pipeline::load(&args.file, &options)?;
     let problems = check_tables(&graph);
     if problems.is_empty() {
         return Ok(graph);
@@ -221,6 +258,27 @@ pub(crate) fn store_folder(global: &Global, pipeline: Option<&Path>) -> PathBuf 
         Some(path) => pipeline::project(path).join("cache"),
         None => pipeline::project(Path::new("pipeline.toml")).join("cache"),
     })
+}
+
+/// Opens the store to compute in it. One that can only be read gets a folder of
+/// the user's own over it.
+pub(crate) fn open_to_write(global: &Global, pipeline: Option<&Path>) -> Result<Store> {
+    let store = open_store(global, pipeline)?;
+    if !store.read_only() {
+        return Ok(store);
+    }
+    let Some(state) = crate::digest::state_folder() else {
+        return Ok(store);
+    };
+    let name = Digest::of(store.root().as_os_str().as_encoded_bytes()).to_string();
+    let over = Store::open(&state.join("over").join(&name[..16]))?;
+    tracing::warn!(
+        "the cache `{}` can only be read: what is computed goes to `{}`",
+        store.root().display(),
+        over.root().display()
+    );
+    over.put_over(store);
+    Ok(over)
 }
 
 /// Opens the store.

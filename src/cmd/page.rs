@@ -17,7 +17,7 @@ use crate::{
     report::{
         AnswersSummary, Measured, Page, Provenance, RunInfo, State as PageState, build_tables, html,
     },
-    run::{Outcome, RunEntry, State, read_file},
+    run::{Outcome, RunEntry, State, read_file, record},
     store::Store,
     table::Table,
 };
@@ -101,7 +101,7 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
         node.message.clone_from(&known.message);
         node.key = known.key.map(|key| key.to_string());
         node.artifact = known.artifact.map(|artifact| artifact.to_string());
-        if let Some(record) = known.key.and_then(|key| store.lookup(&key).ok()?) {
+        if let Some((record, _)) = known.key.and_then(|key| record(store, &key).ok()?) {
             let by = &record.provenance;
             node.provenance = Some(Provenance {
                 computed: by["started"].as_u64().map(when).unwrap_or_default(),

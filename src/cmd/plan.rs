@@ -6,10 +6,14 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{PipelineArgs, WORK, load, nodes_called, open_store, print, print_json, with_upstream};
+use super::{
+    PipelineArgs, WORK, load_with, nodes_called, print, print_json, shared::open_shared,
+    with_upstream,
+};
 use crate::{
     cli::Global,
     digest::FileMemo,
+    report::words::size,
     run::{NodePlan, Verdict, plan},
 };
 
@@ -34,8 +38,9 @@ pub struct PlanArgs {
 
 /// Plans and prints.
 pub(super) fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode> {
-    let graph = load(&args.pipeline)?;
-    let store = open_store(global, Some(&args.pipeline.file))?;
+    let shared = open_shared(global, Some(&args.pipeline.file))?;
+    let store = shared.store;
+    let graph = load_with(&args.pipeline, store.is_shared())?;
     let wanted = match args.until.as_slice() {
         [] => None,
         names => Some(with_upstream(&graph, &nodes_called(&graph, names)?)),
@@ -45,7 +50,7 @@ pub(super) fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode> {
     let _ = memo.save();
     let plans: Vec<NodePlan> = plans.into_iter().map(|(_, plan)| plan).collect();
     let count = |verdict| plans.iter().filter(|plan| plan.verdict == verdict).count();
-    let work = plans.len() - count(Verdict::Hit);
+    let work = plans.len() - count(Verdict::Hit) - count(Verdict::Fetch);
     if args.json {
         print_json(&json!({"pipeline": graph.name, "nodes": plans, "work": work}))?;
     } else {
@@ -63,6 +68,14 @@ pub(super) fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode> {
             count(Verdict::Run),
             count(Verdict::Waits),
         ));
+        if count(Verdict::Fetch) > 0 {
+            let bytes = plans.iter().filter_map(|plan| plan.bytes).sum();
+            text.push_str(&format!(
+                "; {} come from shared caches ({})",
+                count(Verdict::Fetch),
+                size(bytes)
+            ));
+        }
         if count(Verdict::Broken) > 0 {
             text.push_str(&format!(", {} cannot run", count(Verdict::Broken)));
         }
@@ -79,6 +92,7 @@ pub(super) fn run(args: &PlanArgs, global: &Global) -> Result<ExitCode> {
 pub(super) fn line(plan: &NodePlan) -> String {
     let word = match plan.verdict {
         Verdict::Hit => "hit",
+        Verdict::Fetch => "fetch",
         Verdict::Run => "run",
         Verdict::Waits => "waits",
         Verdict::Broken => "broken",
@@ -86,6 +100,14 @@ pub(super) fn line(plan: &NodePlan) -> String {
     let mut text = format!("{word:<6} {}", plan.node);
     if !plan.why.is_empty() {
         text.push_str(&format!(": {}", plan.why));
+    }
+    if let (Some(by), Some(bytes)) = (&plan.by, plan.bytes) {
+        let much = if bytes == 0 {
+            "all of it here".to_owned()
+        } else {
+            size(bytes)
+        };
+        text.push_str(&format!("; from {by}, {much}"));
     }
     if let Some(items) = items(plan) {
         text.push_str(&format!("; {items}"));

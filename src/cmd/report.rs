@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::{PipelineArgs, load, open_store, page, print};
+use super::{PipelineArgs, load_with, page, print, shared::open_shared};
 use crate::{
     artifact::Manifest,
     cli::Global,
     digest::FileMemo,
     report::{RunInfo, State},
-    run::{Verdict, plan},
+    run::{Verdict, plan, record},
 };
 
 /// Arguments of `report`.
@@ -23,18 +23,19 @@ pub struct ReportArgs {
 
 /// Looks every node up and writes the page; prints where it is.
 pub(super) fn run(args: &ReportArgs, global: &Global) -> Result<ExitCode> {
-    let graph = load(&args.pipeline)?;
-    let store = open_store(global, Some(&args.pipeline.file))?;
+    let shared = open_shared(global, Some(&args.pipeline.file))?;
+    let store = shared.store;
+    let graph = load_with(&args.pipeline, store.is_shared())?;
     let memo = FileMemo::open_default();
     let plans = plan(&graph, &store, &memo, None)?;
     let _ = memo.save();
     let mut known = Vec::new();
     for (_, plan) in plans {
         let record = match (plan.verdict, plan.key) {
-            (Verdict::Hit, Some(key)) => store.lookup(&key)?,
+            (Verdict::Hit | Verdict::Fetch, Some(key)) => record(&store, &key)?,
             _ => None,
         };
-        let artifact = record.map(|record| record.artifact);
+        let artifact = record.map(|(record, _)| record.artifact);
         let manifest: Option<Manifest> = match artifact {
             Some(artifact) => store
                 .get(&artifact)?

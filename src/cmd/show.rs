@@ -6,12 +6,15 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{Exit, PipelineArgs, load, node_called, open_store, print, print_json, with_upstream};
+use super::{
+    Exit, PipelineArgs, load_with, node_called, page::when, print, print_json, shared::open_shared,
+    with_upstream,
+};
 use crate::{
     artifact::{Answers, Artifact, Attributes, Embeddings, Manifest, Metrics, Type},
     cli::Global,
     digest::FileMemo,
-    run::{Verdict, plan, read_file, read_manifest},
+    run::{Verdict, plan, read_file, read_manifest, record},
     store::{Record, Store},
 };
 
@@ -32,8 +35,9 @@ pub struct ShowArgs {
 
 /// Finds the node's record and shows it.
 pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<ExitCode> {
-    let graph = load(&args.pipeline)?;
-    let store = open_store(global, Some(&args.pipeline.file))?;
+    let shared = open_shared(global, Some(&args.pipeline.file))?;
+    let store = shared.store;
+    let graph = load_with(&args.pipeline, store.is_shared())?;
     let id = node_called(&graph, &args.node)?;
     let memo = FileMemo::open_default();
     let plans = plan(
@@ -46,9 +50,10 @@ pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<ExitCode> {
     let name = &graph.node(id).id;
     let key = plans
         .iter()
-        .find(|(node, plan)| *node == id && plan.verdict == Verdict::Hit)
+        .find(|(node, plan)| *node == id && matches!(plan.verdict, Verdict::Hit | Verdict::Fetch))
         .and_then(|(_, plan)| plan.key);
-    let Some(record) = key.map(|key| store.lookup(&key)).transpose()?.flatten() else {
+    let record = key.map(|key| record(&store, &key)).transpose()?.flatten();
+    let Some((record, by)) = record else {
         return Err(Exit::usage(format!(
             "`{name}` has no result yet\nhint: run it with `runner exec {} --until {name}`",
             args.pipeline.file.display()
@@ -73,15 +78,21 @@ pub(super) fn run(args: &ShowArgs, global: &Global) -> Result<ExitCode> {
     if args.json {
         print_json(&json!({
             "node": name, "key": record.key, "kind": record.kind, "artifact": record.artifact,
-            "fingerprint": record.fingerprint, "provenance": record.provenance, "manifest": manifest,
+            "signed_by": by, "fingerprint": record.fingerprint, "provenance": record.provenance, "manifest": manifest,
         }))?;
     } else {
-        print(&describe(name, &record, &manifest, &store)?)?;
+        print(&describe(name, &record, by.as_deref(), &manifest, &store)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(name: &str, record: &Record, manifest: &Manifest, store: &Store) -> Result<String> {
+fn describe(
+    name: &str,
+    record: &Record,
+    signer: Option<&str>,
+    manifest: &Manifest,
+    store: &Store,
+) -> Result<String> {
     let by = &record.provenance;
     let mut text = format!(
         "{name}: {} by {}\nkey       {}\nartifact  {}\ncomputed  in {:.2} s on {} ({}) with {}\n",
@@ -94,6 +105,12 @@ fn describe(name: &str, record: &Record, manifest: &Manifest, store: &Store) -> 
         by["device"].as_str().unwrap_or("?"),
         by["program"].as_str().unwrap_or("?"),
     );
+    let started = by["started"].as_u64().map(when).unwrap_or_default();
+    let user = by["user"].as_str().unwrap_or("?");
+    text.push_str(&format!("by        {user} {started}\n"));
+    if let Some(signer) = signer {
+        text.push_str(&format!("signed    by {signer}; from a shared cache\n"));
+    }
     for file in &manifest.files {
         text.push_str(&format!(
             "file      {} ({} bytes, {})\n",

@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{
-    PipelineArgs, load, node_called, open_store, plan::items, print, print_json, with_upstream,
+    PipelineArgs, load_with, node_called, plan::items, print, print_json, shared::open_shared,
+    with_upstream,
 };
 use crate::{
     cli::Global,
@@ -29,8 +30,9 @@ pub struct WhyArgs {
 
 /// Explains one node.
 pub(super) fn run(args: &WhyArgs, global: &Global) -> Result<ExitCode> {
-    let graph = load(&args.pipeline)?;
-    let store = open_store(global, Some(&args.pipeline.file))?;
+    let shared = open_shared(global, Some(&args.pipeline.file))?;
+    let store = shared.store;
+    let graph = load_with(&args.pipeline, store.is_shared())?;
     let id = node_called(&graph, &args.node)?;
     let upstream = with_upstream(&graph, &[id].into());
     let memo = FileMemo::open_default();
@@ -61,6 +63,11 @@ fn explain(this: &NodePlan, roots: &[&NodePlan]) -> String {
         Verdict::Hit => format!(
             "`{}` is up to date: nothing that counts in its key changed.\n",
             this.node
+        ),
+        Verdict::Fetch => format!(
+            "`{}` comes from a shared cache: `{}` computed it.\n",
+            this.node,
+            this.by.as_deref().unwrap_or("somebody")
         ),
         Verdict::Run => {
             let items = items(this)

@@ -20,6 +20,8 @@ pub(super) struct Journal {
     list_hits: bool,
     hits: Vec<NodeId>,
     hit_count: usize,
+    /// Hits that came from a shared cache, by who computed them.
+    fetched: BTreeMap<String, usize>,
     failed: usize,
     /// Nodes that could not run, by the node that failed.
     blocked: BTreeMap<NodeId, Vec<NodeId>>,
@@ -34,6 +36,7 @@ impl Journal {
             list_hits,
             hits: Vec::new(),
             hit_count: 0,
+            fetched: BTreeMap::new(),
             failed: 0,
             blocked: BTreeMap::new(),
             quick: 0,
@@ -44,13 +47,18 @@ impl Journal {
     pub(super) fn lines(&mut self, event: &Event, graph: &Graph) -> Vec<String> {
         let name = |id: &NodeId| words::clean_lines(&graph.node(*id).id).collect::<String>();
         match event {
-            Event::Hit { node, .. } => {
+            Event::Hit { node, by, .. } => {
+                if let Some(by) = by {
+                    *self.fetched.entry(by.clone()).or_default() += 1;
+                }
                 self.hit_count += 1;
                 if self.hit_count > MOST {
                     return Vec::new();
                 }
                 if self.list_hits {
-                    return vec![self.line(Sort::Hit, &name(node))];
+                    let from = by.as_ref().map(|by| self.dim(&format!("  from {by}")));
+                    let text = name(node) + &from.unwrap_or_default();
+                    return vec![self.line(Sort::Hit, &text)];
                 }
                 self.hits.push(*node);
                 Vec::new()
@@ -76,6 +84,34 @@ impl Journal {
                     Sort::Ran,
                     &format!("{}  {}", name(node), self.dim(&words.join(", "))),
                 )]
+            }
+            Event::Held {
+                node,
+                who,
+                host,
+                done,
+                total,
+            } => {
+                let far = if *total > 0 {
+                    format!(", {}% done", (done * 100).checked_div(*total).unwrap_or(0))
+                } else {
+                    String::new()
+                };
+                let text = format!(
+                    "{}: {who} is computing this on {host}{far}; waiting (--no-wait computes it here)",
+                    name(node)
+                );
+                vec![self.line(Sort::Working, &text)]
+            }
+            Event::Audited { node, same, took } => {
+                let (sort, word) = if *same {
+                    (Sort::Ran, "the same bytes")
+                } else {
+                    (Sort::Failed, "OTHER bytes than what is stored")
+                };
+                let text = format!("{}: {word}", name(node));
+                let took = self.dim(&words::duration(*took));
+                vec![self.line(sort, &format!("{text}  {took}"))]
             }
             Event::Failed { node, message } => {
                 self.failed += 1;
@@ -158,6 +194,10 @@ impl Journal {
             lines.push(self.line(Sort::Hit, &text));
         } else if !self.list_hits && self.hit_count > 0 {
             lines.push(self.line(Sort::Hit, &some(&self.hits, self.hit_count, name)));
+        }
+        for (by, count) in &self.fetched {
+            let text = format!("{} computed by {by}", words::counted(*count, "node"));
+            lines.push(self.line(Sort::Hit, &text));
         }
         if self.quick > 0 {
             let text = format!(

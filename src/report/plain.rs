@@ -70,12 +70,15 @@ impl<W: Write> Plain<W> {
                     work.update(event, now);
                 }
             }
-            Event::Ran { node, .. } | Event::Failed { node, .. } => {
+            Event::Ran { node, .. } | Event::Audited { node, .. } | Event::Failed { node, .. } => {
                 self.running.remove(node);
                 self.finished += 1;
             }
             Event::Hit { .. } | Event::Blocked { .. } => self.finished += 1,
-            Event::Warning { .. } | Event::Stopping | Event::RunFinished { .. } => {}
+            Event::Held { .. }
+            | Event::Warning { .. }
+            | Event::Stopping
+            | Event::RunFinished { .. } => {}
         }
         lines.extend(self.journal.lines(event, graph));
         let due = self
@@ -162,7 +165,16 @@ mod tests {
     fn ten_thousand_hits_are_one_line() {
         let graph = probes(10_000, 100);
         let key = crate::digest::Digest::of(b"");
-        let hits = graph.ids().map(|node| (0.0, Event::Hit { node, key }));
+        let hits = graph.ids().map(|node| {
+            (
+                0.0,
+                Event::Hit {
+                    node,
+                    key,
+                    by: None,
+                },
+            )
+        });
         let mut events: Vec<_> = hits.collect();
         events.push((
             0.1,

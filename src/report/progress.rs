@@ -172,7 +172,7 @@ impl Live {
                 }
             }
             Event::Hit { .. } => self.hits += 1,
-            Event::Ran { node, .. } => {
+            Event::Ran { node, .. } | Event::Audited { node, .. } => {
                 self.ran += 1;
                 self.remove(*node);
             }
@@ -180,7 +180,8 @@ impl Live {
                 self.failed += 1;
                 self.remove(*node);
             }
-            Event::Blocked { .. }
+            Event::Held { .. }
+            | Event::Blocked { .. }
             | Event::Warning { .. }
             | Event::Stopping
             | Event::RunFinished { .. } => {}

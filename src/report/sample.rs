@@ -362,6 +362,7 @@ pub(super) fn story(graph: &Graph) -> Vec<(f64, Event)> {
             Event::Hit {
                 node: node(name),
                 key,
+                by: None,
             },
         );
     }
