@@ -33,6 +33,7 @@ fn every_pipeline_file_checks() {
     for file in files {
         // Files for real models run here with the demo's.
         let options = Options {
+            absent: false,
             profiles: (!file.ends_with("demo.toml"))
                 .then(|| "demo".to_owned())
                 .into_iter()
@@ -112,6 +113,8 @@ fn every_command_has_help_and_is_in_the_readme() {
         "log",
         "report",
         "kinds",
+        "new",
+        "remote",
         "cache",
         "completions",
     ] {

@@ -40,6 +40,7 @@ impl Files {
 
     fn load(&self, profile: Option<&str>, set: &[(&str, &str)]) -> Graph {
         let options = Options {
+            absent: false,
             profiles: profile.map(str::to_owned).into_iter().collect(),
             set: set
                 .iter()

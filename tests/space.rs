@@ -45,6 +45,7 @@ impl Space {
             .current_dir(self.path())
             .env_remove("RUNNER_CACHE")
             .env("RUNNER_STATE", self.path().join("state"))
+            .env("RUNNER_CONFIG", self.path().join("config"))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         command

@@ -9,7 +9,7 @@ mod care;
 mod costs;
 mod damage;
 mod faults;
-mod race;
+pub(crate) mod race;
 
 use std::{fs, path::Path, sync::Arc};
 

@@ -19,10 +19,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "node",
             "nodes",
             "pipeline",
+            "project",
+            "reading",
             "report",
             "run",
             "store",
             "table",
+            "trust",
         ],
     ),
     ("data", &["digest", "pickle"]),
@@ -49,9 +52,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "fetch",
             "node",
             "nodes",
+            "reading",
             "table",
         ],
     ),
+    ("project", &["diagnostic", "reading"]),
+    ("reading", &["diagnostic"]),
     (
         "report",
         &[
@@ -63,8 +69,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["artifact", "data", "digest", "node", "pipeline", "store"],
     ),
     ("stats", &[]),
-    ("store", &["digest"]),
+    ("store", &["digest", "http", "trust"]),
     ("table", &[]),
+    ("trust", &["digest"]),
 ];
 
 fn sources() -> Vec<PathBuf> {

@@ -11,6 +11,7 @@ use super::{
     race::{JOB, command, job, seen, work},
     *,
 };
+use crate::fire::can_inject;
 
 /// Does one node's work in another process under `strace` with these faults; says how it ended.
 fn inject(root: &Path, faults: &[&str]) -> String {
@@ -35,22 +36,6 @@ fn inject(root: &Path, faults: &[&str]) -> String {
             .any(|w| line.starts_with(w))
     });
     line.unwrap_or("died").to_owned()
-}
-
-/// Whether `strace` can be used here; says so if not.
-#[expect(
-    clippy::print_stderr,
-    reason = "a test that is left out is not left out silently"
-)]
-fn can_inject() -> bool {
-    let trace = Command::new("strace")
-        .args(["-qq", "-o", "/dev/null", "true"])
-        .output();
-    let can = trace.is_ok_and(|output| output.status.success());
-    if !can {
-        eprintln!("left out: faults in system calls, since `strace` cannot be used here");
-    }
-    can
 }
 
 #[test]

@@ -12,10 +12,10 @@ use std::{
 use super::*;
 
 /// What a process that a test starts of itself has to do.
-pub(super) const JOB: &str = "RUNNER_STORE_TEST_JOB";
+pub(crate) const JOB: &str = "RUNNER_STORE_TEST_JOB";
 
 /// A process of this test binary that does `job`, written as words.
-pub(super) fn job(words: &[&str]) -> Command {
+pub(crate) fn job(words: &[&str]) -> Command {
     command(&env::current_exe().unwrap(), words)
 }
 
@@ -64,9 +64,9 @@ fn does_the_job_of_another_test() {
                 println!("{i} {new} {}", outputs[0].digest);
             }
         }
-        ["work", root, durable] => {
+        ["work", root, durable, count] => {
             let store = open_with(Path::new(root), durable == "true").unwrap();
-            for i in 0..40 {
+            for i in 0..count.parse().unwrap() {
                 work(&store, i);
                 println!("{i}");
             }
@@ -120,17 +120,23 @@ fn try_work(store: &Store, i: u32) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the work of number `i` is there; panics if it is there and wrong.
+/// Whether the work of number `i` is there; panics if it is there and wrong, or only in part.
 pub(super) fn seen(store: &Store, i: u32) -> bool {
     let key = Digest::of(format!("key {i}").as_bytes());
-    let Some(record) = store.lookup(&key).unwrap() else {
-        return false;
-    };
-    let bytes = store.get(&record.outputs[0].digest).unwrap();
-    assert_eq!(bytes.unwrap(), format!("bytes {i}").repeat(200).as_bytes());
+    let found = find(store, i);
+    assert!(found.is_some() || store.lookup(&key).unwrap().is_none());
+    assert_ne!(found, Some(false));
+    found.is_some()
+}
+
+/// Whether the bytes of number `i` are right, nothing if they or a part of them are not there.
+pub(crate) fn find(store: &Store, i: u32) -> Option<bool> {
+    let key = Digest::of(format!("key {i}").as_bytes());
+    let record = store.lookup(&key).unwrap()?;
+    let bytes = store.get(&record.outputs[0].digest).unwrap()?;
     let items = store.items(&Digest::of(b"space")).unwrap();
-    assert_eq!(items.get(&Digest::of(&i.to_le_bytes())).unwrap(), [1; 100]);
-    true
+    let item = items.get(&Digest::of(&i.to_le_bytes()))?;
+    Some(bytes == format!("bytes {i}").repeat(200).as_bytes() && item == [1; 100])
 }
 
 fn output(child: Child) -> String {
@@ -230,7 +236,7 @@ fn a_writer_killed_at_any_moment_leaves_nothing_wrong_and_loses_nothing_told() {
         if round.is_multiple_of(10) {
             let _ = fs::remove_dir_all(&root);
         }
-        let mut child = job(&["work", root.to_str().unwrap(), "false"])
+        let mut child = job(&["work", root.to_str().unwrap(), "false", "40"])
             .spawn()
             .unwrap();
         thread::sleep(Duration::from_millis(1 + (round * 37) % 23));
