@@ -71,6 +71,15 @@ impl Mate {
         self.space.exec(&all)
     }
 
+    /// That nothing would run, and `count` nodes would come from shared caches.
+    fn plans_to_fetch(&self, count: usize) -> String {
+        let plan = self.space.run(&["plan", "p.toml", "--check"]);
+        assert_eq!(plan.code, 0, "{}{}", plan.stdout, plan.stderr);
+        let said = format!("{count} come from shared caches");
+        assert!(plan.stdout.contains(&said), "{}", plan.stdout);
+        plan.stdout
+    }
+
     fn export(&self, node: &str) -> Vec<u8> {
         let ran = self.space.run(&["show", "p.toml", node, "--to", "out"]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
@@ -133,14 +142,8 @@ fn what_one_computes_the_other_gets_and_fetches_bytes_only_where_they_are_read()
     all(&happened, "ran");
     assert!(ran.stderr.contains("shared 3 results"), "{}", ran.stderr);
 
-    let plan = ben.space.run(&["plan", "p.toml", "--check"]);
-    assert_eq!(plan.code, 0, "{}{}", plan.stdout, plan.stderr);
-    assert!(
-        plan.stdout.contains("3 come from shared caches"),
-        "{}",
-        plan.stdout
-    );
-    assert!(plan.stdout.contains("from ana-1"), "{}", plan.stdout);
+    let plan = ben.plans_to_fetch(3);
+    assert!(plan.contains("from ana-1"), "{plan}");
     let (ran, happened) = ben.exec(&[]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     all(&happened, "hit");

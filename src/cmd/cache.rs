@@ -249,21 +249,24 @@ fn gc(args: &GcArgs, global: &Global) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `collected 3 records (2 KB)`, a line for each.
+fn counts(verb: &str, list: &[(&str, Count)]) -> String {
+    list.iter()
+        .map(|(what, c)| format!("{verb} {} {what} ({})\n", count(c.files), size(c.bytes)))
+        .collect()
+}
+
 fn told(report: &GcReport, dry: bool) -> String {
     let verb = if dry { "would collect" } else { "collected" };
-    let mut text = String::new();
-    for (what, c) in [
-        ("records", report.records),
-        ("broken records", report.broken),
-        ("objects", report.objects),
-        ("packs of items", report.packs),
-    ] {
-        text.push_str(&format!(
-            "{verb} {} {what} ({})\n",
-            count(c.files),
-            size(c.bytes)
-        ));
-    }
+    let mut text = counts(
+        verb,
+        &[
+            ("records", report.records),
+            ("broken records", report.broken),
+            ("objects", report.objects),
+            ("packs of items", report.packs),
+        ],
+    );
     if report.emptied.files > 0 {
         let verb = if dry { "would delete" } else { "deleted" };
         text.push_str(&format!(

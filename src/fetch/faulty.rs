@@ -3,14 +3,15 @@
 use std::{
     collections::HashMap,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+use crate::http::server::Server;
 
 /// One request as the server saw it.
 #[derive(Clone, Debug)]
@@ -55,44 +56,17 @@ type Script = dyn Fn(&Seen) -> Act + Send + Sync;
 
 /// The server; it ends when this is dropped.
 pub(super) struct Faulty {
-    address: SocketAddr,
+    server: Server,
     seen: Arc<Mutex<Vec<Seen>>>,
-    closing: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Faulty {
     /// Starts a server that follows `script`.
     pub(super) fn start(script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let closing = Arc::new(AtomicBool::new(false));
-        let script: Arc<Script> = Arc::new(script);
-        let (all, end) = (Arc::clone(&seen), Arc::clone(&closing));
-        let thread = thread::spawn(move || {
-            let mut handlers = Vec::new();
-            for stream in listener.incoming() {
-                if end.load(SeqCst) {
-                    break;
-                }
-                let Ok(stream) = stream else { continue };
-                let (script, all, end) = (script.clone(), all.clone(), end.clone());
-                handlers.push(thread::spawn(move || {
-                    // A client that goes away is part of the game.
-                    let _ = serve(stream, &*script, &all, &end);
-                }));
-            }
-            for handler in handlers {
-                let _ = handler.join();
-            }
-        });
-        Self {
-            address,
-            seen,
-            closing,
-            thread: Some(thread),
-        }
+        let all = Arc::clone(&seen);
+        let server = Server::start(move |stream, closing| serve(stream, &script, &all, closing));
+        Self { server, seen }
     }
 
     /// An address where nobody listens.
@@ -103,7 +77,7 @@ impl Faulty {
 
     /// The address for a client, without a slash at its end.
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.server.address)
     }
 
     /// All requests so far.
@@ -116,17 +90,6 @@ impl Faulty {
         let mut seen = self.seen();
         seen.retain(|seen| seen.path.contains(text));
         seen
-    }
-}
-
-impl Drop for Faulty {
-    fn drop(&mut self) {
-        self.closing.store(true, SeqCst);
-        // Wakes the thread that accepts.
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

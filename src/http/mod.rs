@@ -3,4 +3,6 @@
 pub(crate) mod proxy;
 pub(crate) mod retry_after;
 pub(crate) mod secret;
+#[cfg(test)]
+pub(crate) mod server;
 pub(crate) mod tls;

@@ -42,6 +42,13 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// The same, computed only to be compared with `artifact`.
+    pub(super) fn compared_with(mut self, artifact: Digest) -> Self {
+        self.audit = Some(artifact);
+        "to compare it with what is stored".clone_into(&mut self.why);
+        self
+    }
+
     /// Whether items are computed even if the store has them.
     fn redo(&self) -> bool {
         self.force || self.audit.is_some()
@@ -168,9 +175,11 @@ pub(super) fn execute(
                     other.artifact.short(),
                     artifact.short()
                 ));
-                let side = |artifact, by: &Value| Side {
-                    artifact,
-                    by: format!("{} on {}", words(&by["user"]), words(&by["host"])),
+                let side = |artifact, by: &Value| {
+                    Side::new(
+                        artifact,
+                        format!("{} on {}", words(&by["user"]), words(&by["host"])),
+                    )
                 };
                 let sides = [
                     side(other.artifact, &other.provenance),

@@ -9,7 +9,6 @@ use std::{
 
 use super::Event;
 use crate::{
-    digest::Digest,
     pipeline::Graph,
     store::{Lease, Store, Working},
 };
@@ -29,7 +28,6 @@ pub(super) struct Beat {
 
 struct State {
     lease: Lease,
-    began: Vec<(Digest, Instant)>,
     over: bool,
 }
 
@@ -38,7 +36,6 @@ impl Beat {
         Self {
             state: Mutex::new(State {
                 lease: Lease::new(run, who, host),
-                began: Vec::new(),
                 over: false,
             }),
             over: Condvar::new(),
@@ -48,11 +45,9 @@ impl Beat {
     /// Takes in what happened.
     pub(super) fn note(&self, event: &Event, graph: &Graph) {
         let mut state = self.lock();
-        let state = &mut *state;
         let lease = &mut state.lease;
         match event {
             Event::Started { node, key, .. } => {
-                state.began.push((*key, Instant::now()));
                 lease.working.push(Working {
                     key: *key,
                     node: graph.node(*node).id.clone(),
@@ -60,7 +55,6 @@ impl Beat {
                     host: lease.host.clone(),
                     done: 0,
                     total: 0,
-                    seconds: 0,
                 });
             }
             Event::Items {
@@ -78,15 +72,12 @@ impl Beat {
                 }
             }
             Event::Hit { key, .. } => lease.keys.push(*key),
-            Event::Ran { node, key, .. } => {
-                lease.keys.push(*key);
+            Event::Ran { node, .. } | Event::Failed { node, .. } | Event::Audited { node, .. } => {
                 let name = &graph.node(*node).id;
                 lease.working.retain(|working| working.node != *name);
-                state.began.retain(|(began, _)| began != key);
-            }
-            Event::Failed { node, .. } | Event::Audited { node, .. } => {
-                let name = &graph.node(*node).id;
-                lease.working.retain(|working| working.node != *name);
+                if let Event::Ran { key, .. } = event {
+                    lease.keys.push(*key);
+                }
             }
             _ => {}
         }
@@ -123,12 +114,7 @@ impl Beat {
     fn next(&self, wait: Duration) -> Option<Lease> {
         let over = |state: &mut State| !state.over;
         let waited = self.over.wait_timeout_while(self.lock(), wait, over);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let state = &mut *state;
-        for working in &mut state.lease.working {
-            let began = state.began.iter().find(|(key, _)| *key == working.key);
-            working.seconds = began.map_or(0, |(_, at)| at.elapsed().as_secs());
-        }
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         (!state.over).then(|| state.lease.clone())
     }
 

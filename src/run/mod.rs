@@ -20,7 +20,6 @@ mod uptodate;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc::channel,
     },
@@ -156,11 +155,6 @@ pub fn run(
         nodes: graph.ids().map(|_| NodeOutcome::new()).collect(),
         recipes: recipes(graph),
         banned: vec![false; graph.nodes.len()],
-        beat: Arc::new(Beat::new(
-            &settings.run,
-            settings.provenance["user"].as_str().unwrap_or("somebody"),
-            settings.provenance["host"].as_str().unwrap_or("?"),
-        )),
         model_users: model_users(graph, &wanted),
         running: 0,
     };
@@ -170,7 +164,11 @@ pub fn run(
         device: settings.device.to_string(),
     });
     let (tell, messages) = channel();
-    let beat = loop_.beat.clone();
+    let beat = Beat::new(
+        &settings.run,
+        settings.provenance["user"].as_str().unwrap_or("somebody"),
+        settings.provenance["host"].as_str().unwrap_or("?"),
+    );
     let stopped = std::thread::scope(|scope| -> Result<bool> {
         beat.start(scope, store);
         // However this ends.

@@ -137,9 +137,7 @@ pub fn plan(
         {
             plan.verdict = Verdict::Hit;
             done[id.index()] = true;
-        } else if let Some(shared) = store
-            .remembered(&fingerprint.key)
-            .or_else(|| store.find(&fingerprint.key))
+        } else if let Some(shared) = store.find(&fingerprint.key)
             && fetched(&mut plan, store, &mut resolver, id, shared)
         {
             done[id.index()] = true;

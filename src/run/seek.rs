@@ -71,8 +71,8 @@ pub(super) fn seek(
     let job = match seek.what {
         Ok(job) => job,
         Err(error) => {
+            // Only where shared caches are asked; else the node has failed.
             let shared = store.find_by_recipe(&seek.recipe);
-            let shared = shared.filter(|_| seek.ask);
             return match shared.filter(|shared| bring(store, shared, seek.needed)) {
                 Some(shared) => Ok(found(shared, true)),
                 None => Err(error),
@@ -98,7 +98,7 @@ pub(super) fn seek(
         }
         if seek.ask && asked.is_none_or(|asked| asked.elapsed() >= PAUSE_FAR) {
             asked = Some(Instant::now());
-            let shared = store.remembered(&key).or_else(|| store.find(&key));
+            let shared = store.find(&key);
             if let Some(shared) = shared.filter(|shared| bring(store, shared, seek.needed)) {
                 return Ok(found(shared, false));
             }

@@ -1,14 +1,13 @@
 //! The steps of the loop: what happens to a node between being ready and being
 //! done.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 
 use super::{
     Event, Fingerprint, History, NodeOutcome, Settings, State,
     execute::{self, Job, Missing, Stopped},
-    lease::Beat,
     local::Workers,
     reason,
     resolve::Resolver,
@@ -34,7 +33,6 @@ pub(super) struct Loop<'a> {
     pub(super) recipes: Vec<Digest>,
     /// Nodes whose shared results could not be fetched: they are computed here.
     pub(super) banned: Vec<bool>,
-    pub(super) beat: Arc<Beat>,
     /// For each `[models]` entry how many unfinished nodes use it.
     pub(super) model_users: BTreeMap<String, usize>,
     pub(super) running: usize,
@@ -185,7 +183,8 @@ impl Loop<'_> {
             && self.resolver.made(id, record.artifact).is_ok()
         {
             if self.settings.audit.contains(&id) {
-                return self.audit_job(id, record.artifact).map(Some);
+                let job = self.job(id, inputs, fingerprint, false);
+                return Ok(Some(job.compared_with(record.artifact)));
             }
             self.hit(id, key, record.artifact, None, emit);
             return Ok(None);
@@ -206,10 +205,8 @@ impl Loop<'_> {
     fn audit_job(&mut self, id: NodeId, artifact: Digest) -> Result<Job> {
         let inputs = self.resolver.inputs(id)?;
         let fingerprint = Fingerprint::of(self.graph, id, &inputs)?;
-        let mut job = self.job(id, inputs, fingerprint, false);
-        job.audit = Some(artifact);
-        job.why = "to compare it with what is stored".to_owned();
-        Ok(job)
+        let job = self.job(id, inputs, fingerprint, false);
+        Ok(job.compared_with(artifact))
     }
 
     fn job(&self, id: NodeId, inputs: Inputs, fingerprint: Fingerprint, force: bool) -> Job {
@@ -298,13 +295,9 @@ impl Loop<'_> {
         node.took = finished.took;
         node.manifest = self.resolver.artifact(id).map(|made| made.manifest.clone());
         if !same && let Some(key) = node.key {
-            let side = |artifact, by: &str| Side {
-                artifact,
-                by: by.to_owned(),
-            };
             let sides = [
-                side(stored, "what is stored"),
-                side(finished.artifact, "a repetition on this machine"),
+                Side::new(stored, "what is stored"),
+                Side::new(finished.artifact, "a repetition on this machine"),
             ];
             self.store.diverged(&key, &sides);
         }

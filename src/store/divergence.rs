@@ -27,6 +27,16 @@ pub struct Side {
     pub by: String,
 }
 
+impl Side {
+    /// The result `artifact`, computed by `by`.
+    pub fn new(artifact: Digest, by: impl Into<String>) -> Self {
+        Self {
+            artifact,
+            by: by.into(),
+        }
+    }
+}
+
 impl Store {
     /// Notes that different results are known for `key`.
     pub fn diverged(&self, key: &Digest, sides: &[Side]) {

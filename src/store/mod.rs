@@ -112,6 +112,8 @@ struct Inner {
     warnings: Mutex<Vec<Warning>>,
     /// Held while a divergence is noted.
     diverging: Mutex<()>,
+    /// What other runs on this store were last seen to compute.
+    leases_seen: Mutex<shared::Seen>,
     /// The shared caches behind this store, once they are connected.
     sharing: OnceLock<shared::Sharing>,
     /// A store that can only be read, and that this one lies over.
@@ -244,6 +246,7 @@ impl Inner {
             settled: Mutex::default(),
             warnings: Mutex::default(),
             diverging: Mutex::default(),
+            leases_seen: Mutex::default(),
             sharing: OnceLock::new(),
             beneath: OnceLock::new(),
         }

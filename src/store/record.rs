@@ -200,7 +200,16 @@ impl Written {
 
     /// Reads a record's file and checks everything but its objects and signatures.
     pub(super) fn decode(bytes: &[u8], key: &Digest, domain: &str) -> Result<Self, Unreadable> {
-        let written = Self::of_document(&Document::open(CONTEXT, bytes, LONGEST)?)?;
+        Self::of_key(&Document::open(CONTEXT, bytes, LONGEST)?, key, domain)
+    }
+
+    /// Reads a record of the domain `domain` that was found by its key.
+    pub(super) fn of_key(
+        document: &Document<'_>,
+        key: &Digest,
+        domain: &str,
+    ) -> Result<Self, Unreadable> {
+        let written = Self::of_document(document)?;
         if written.key != *key || written.domain != domain {
             return Err(Unreadable::damaged(
                 "it is the record of another key or domain",
@@ -210,7 +219,7 @@ impl Written {
     }
 
     /// Reads a record of the domain `domain` that was found by its recipe.
-    pub(super) fn decode_by_recipe(
+    pub(super) fn of_recipe(
         document: &Document<'_>,
         recipe: &Digest,
         domain: &str,

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use indicatif::ProgressBar;
 
-use super::super::{CORRUPT, UNTRUSTED, print, print_json, shared::Shared};
+use super::{
+    super::{CORRUPT, UNTRUSTED, print, print_json, shared::Shared},
+    counts,
+};
 use crate::{
     report::words::{count, size},
     store::{GcPolicy, RemoteGc},
@@ -63,19 +66,15 @@ pub(super) fn gc(shared: &Shared, name: &str, policy: &GcPolicy, json: bool) -> 
 
 fn told(report: &RemoteGc, dry: bool) -> String {
     let verb = if dry { "would delete" } else { "deleted" };
-    let mut text = String::new();
-    for (what, c) in [
-        ("records", report.records),
-        ("broken records", report.broken),
-        ("objects and packs", report.objects),
-        ("other entries", report.others),
-    ] {
-        text.push_str(&format!(
-            "{verb} {} {what} ({})\n",
-            count(c.files),
-            size(c.bytes)
-        ));
-    }
+    let mut text = counts(
+        verb,
+        &[
+            ("records", report.records),
+            ("broken records", report.broken),
+            ("objects and packs", report.objects),
+            ("other entries", report.others),
+        ],
+    );
     text.push_str(&format!(
         "{} entries stay ({})\n",
         count(report.kept.files),

@@ -6,17 +6,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Sharing, peer::Peer, spread::spread};
+use super::{Sharing, objects::OTHER_BYTES, peer::Peer, spread::spread};
 use crate::{
     digest::{Digest, canonical},
-    store::{
-        Inner, Store,
-        document::{self, Document},
-        items::space_path,
-        lock,
-        publish::Place,
-        shard,
-    },
+    store::{Inner, Store, document, items::space_path, lock, publish::Place, shard},
     trust::{Subject, Writer},
 };
 
@@ -70,10 +63,8 @@ impl Sharing {
         domain: &str,
         space: &Digest,
     ) -> Result<Vec<ListedPack>, String> {
-        let document = Document::open(CONTEXT, bytes, LONGEST).map_err(|bad| bad.reason)?;
-        self.trust
-            .check(Subject::Pack, domain, document.line, &document.signatures)
-            .map_err(|refusal| refusal.to_string())?;
+        let what = (Subject::Pack, CONTEXT, LONGEST);
+        let (document, _) = self.signed(what, bytes, domain)?;
         let list: PackList =
             serde_json::from_str(document.line).map_err(|error| error.to_string())?;
         if list.v != 1 || list.domain != domain || list.space != *space {
@@ -117,10 +108,7 @@ impl Inner {
             let bytes = self.ask(sharing, peer, |peer| peer.remote.get(path, most))??;
             let packs = sharing.believe_packs(&bytes, domain, space);
             packs
-                .map_err(|reason| {
-                    let subject = format!("{} {path}", peer.name());
-                    self.warn_once(sharing, &subject, &format!("{reason}; not used"));
-                })
+                .map_err(|reason| self.refuse(sharing, peer, path, &reason))
                 .ok()
         };
         let packs = spread(&lists, read).into_iter().flatten().flatten();
@@ -148,9 +136,7 @@ impl Inner {
         let bytes = self.ask(sharing, peer, |peer| peer.remote.get(&path, pack.size))??;
         if crate::store::objects::hash(&bytes) != pack.pack {
             peer.distrust(&pack.pack);
-            let subject = format!("{} {path}", peer.name());
-            let reason = "its bytes are not those of its name; not used";
-            self.warn_once(sharing, &subject, reason);
+            self.refuse(sharing, peer, &path, OTHER_BYTES);
             return None;
         }
         let judge = |path: &str| self.judge_pack(path, &pack.pack, Some(pack.size));

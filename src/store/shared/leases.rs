@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Sharing;
+use super::{Sharing, peer::Peer};
 use crate::{
     digest::Digest,
     store::{Inner, Store, check_name, dir::mtime, lock, tmp},
@@ -22,8 +22,10 @@ use crate::{
 const STALE: Duration = Duration::from_mins(1);
 /// The same in a shared cache, where it is written less often.
 const STALE_FAR: Duration = Duration::from_secs(150);
-/// Leases of shared caches are read no more often than this.
-const READ_AGAIN: Duration = Duration::from_secs(10);
+/// Leases are read no more often than this.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// The same for those in shared caches.
+const READ_AGAIN_FAR: Duration = Duration::from_secs(10);
 /// The longest lease, in bytes.
 const LONGEST: u64 = 4 << 20;
 /// No more leases are read at once.
@@ -78,15 +80,38 @@ pub struct Working {
     pub done: u64,
     /// Of how much.
     pub total: u64,
-    /// Seconds since it began.
-    pub seconds: u64,
 }
 
-/// Leases of shared caches as they were when they were last read.
+/// What runs were computing when their leases were last read.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(in crate::store) struct Seen {
     at: Option<Instant>,
-    leases: Vec<Lease>,
+    /// Each with its run.
+    working: Vec<(String, Working)>,
+}
+
+impl Seen {
+    /// Another run than `own_run` that computes `key`; leases are `read` again after `age`.
+    fn find(
+        &mut self,
+        key: &Digest,
+        own_run: &str,
+        age: Duration,
+        read: impl FnOnce() -> Vec<Lease>,
+    ) -> Option<Working> {
+        if self.at.is_none_or(|at| at.elapsed() >= age) {
+            self.at = Some(Instant::now());
+            let of = |Lease { run, working, .. }: Lease| {
+                working
+                    .into_iter()
+                    .map(move |working| (run.clone(), working))
+            };
+            self.working = read().into_iter().flat_map(of).collect();
+        }
+        let theirs = self.working.iter().filter(|(run, _)| run != own_run);
+        let mut working = theirs.map(|(_, working)| working);
+        working.find(|working| working.key == *key).cloned()
+    }
 }
 
 impl Store {
@@ -106,16 +131,11 @@ impl Store {
             return;
         };
         let _ = inner.replace("leases", &lease.run, &text, false);
-        if let Some(sharing) = inner
-            .sharing()
-            .filter(|s| far && s.trust.writer().is_some())
-        {
+        if far {
             let path = format!("leases/{}", lease.run);
-            for peer in sharing.peers.iter().filter(|peer| peer.write) {
-                if peer.reach().is_ok() {
-                    let _ = peer.remote.replace(&path, &text);
-                }
-            }
+            inner.for_written(&|peer| {
+                let _ = peer.remote.replace(&path, &text);
+            });
         }
     }
 
@@ -128,31 +148,39 @@ impl Store {
         if let Ok(folder) = inner.dir.dir("leases") {
             let _ = folder.unlink(run);
         }
-        if let Some(sharing) = inner
-            .sharing()
-            .filter(|s| far && s.trust.writer().is_some())
-        {
-            for peer in sharing.peers.iter().filter(|peer| peer.write) {
-                if peer.reach().is_ok() {
-                    let _ = peer.remote.remove(&format!("leases/{run}"));
-                }
-            }
+        if far {
+            let path = format!("leases/{run}");
+            inner.for_written(&|peer| {
+                let _ = peer.remote.remove(&path);
+            });
         }
     }
 
     /// Another run that computes `key` at this moment, if its lease is fresh.
     pub fn working_on(&self, key: &Digest, own_run: &str) -> Option<Working> {
-        let near = self.0.leases();
-        let far = self.0.sharing().map(|sharing| self.0.far_leases(sharing));
-        near.into_iter()
-            .chain(far.into_iter().flatten())
-            .filter(|lease| lease.run != own_run)
-            .flat_map(|lease| lease.working)
-            .find(|working| working.key == *key)
+        let inner = &self.0;
+        let near = || inner.leases();
+        let found = lock(&inner.leases_seen).find(key, own_run, READ_AGAIN, near);
+        found.or_else(|| {
+            let sharing = inner.sharing()?;
+            let far = || inner.far_leases(sharing);
+            lock(&sharing.leases).find(key, own_run, READ_AGAIN_FAR, far)
+        })
     }
 }
 
 impl Inner {
+    /// Does `work` for every shared cache that this user writes to and that answers.
+    fn for_written(&self, work: &dyn Fn(&Peer)) {
+        let sharing = self.sharing().filter(|s| s.trust.writer().is_some());
+        let peers = sharing.map_or(&[][..], |sharing| &sharing.peers);
+        for peer in peers.iter().filter(|peer| peer.write) {
+            if peer.reach().is_ok() {
+                work(peer);
+            }
+        }
+    }
+
     /// The fresh leases in this store.
     fn leases(&self) -> Vec<Lease> {
         let names = self.dir.names_in("leases").unwrap_or_default();
@@ -197,18 +225,8 @@ impl Inner {
     }
 
     fn far_leases(&self, sharing: &Sharing) -> Vec<Lease> {
-        let mut seen = lock(&sharing.leases);
-        if seen.at.is_some_and(|at| at.elapsed() < READ_AGAIN) {
-            return seen.leases.clone();
-        }
-        seen.at = Some(Instant::now());
-        seen.leases.clear();
-        for peer in &sharing.peers {
-            if let Some(leases) = self.ask(sharing, peer, |peer| fresh(&*peer.remote)) {
-                seen.leases.extend(leases);
-            }
-        }
-        seen.leases.clone()
+        let fresh = |peer| self.ask(sharing, peer, |peer| fresh(&*peer.remote));
+        sharing.peers.iter().filter_map(fresh).flatten().collect()
     }
 }
 

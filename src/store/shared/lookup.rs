@@ -6,7 +6,6 @@ use crate::{
     store::{
         Inner, Store,
         dir::Found,
-        document::Document,
         publish::Place,
         record::{CONTEXT, LONGEST, Record, Written},
         records::DAY,
@@ -51,16 +50,16 @@ impl Store {
         self.0.remembered(Name::Key(key))
     }
 
-    /// The record of `key` in a shared cache: the first one in the order of trusted domains that
-    /// is believed. What is not believed is warned about and left where it is.
+    /// The record of `key` by somebody else: what was [remembered](Self::remembered), else the
+    /// first one in the order of trusted domains that is believed. What is not believed is warned
+    /// about and left where it is.
     pub fn find(&self, key: &Digest) -> Option<Shared> {
         self.0.find(Name::Key(key))
     }
 
-    /// A record whose recipe is `recipe`: for a checkout that lacks data or models.
+    /// A record whose recipe is `recipe`, likewise: for a checkout that lacks data or models.
     pub fn find_by_recipe(&self, recipe: &Digest) -> Option<Shared> {
-        let name = Name::Recipe(recipe);
-        self.0.remembered(name).or_else(|| self.0.find(name))
+        self.0.find(Name::Recipe(recipe))
     }
 
     /// Forgets what was fetched for `key`: its objects can no longer be had.
@@ -103,6 +102,9 @@ impl Inner {
 
     fn find(&self, name: Name<'_>) -> Option<Shared> {
         let sharing = self.sharing()?;
+        if let Some(found) = self.remembered(name) {
+            return Some(found);
+        }
         for domain in sharing.trust.domains() {
             for peer in &sharing.peers {
                 if let Some(found) = self.find_in(sharing, peer, domain, name) {
@@ -125,8 +127,7 @@ impl Inner {
         let (written, signer) = match sharing.believe(&bytes, domain, name) {
             Ok(believed) => believed,
             Err(reason) => {
-                let subject = format!("{} {path}", peer.name());
-                self.warn_once(sharing, &subject, &format!("{reason}; not used"));
+                self.refuse(sharing, peer, &path, &reason);
                 return None;
             }
         };
@@ -203,16 +204,13 @@ impl Sharing {
         domain: &str,
         name: Name<'_>,
     ) -> Result<(Written, String), String> {
-        let document = Document::open(CONTEXT, bytes, LONGEST).map_err(|bad| bad.reason)?;
-        let signer = self
-            .trust
-            .check(Subject::Record, domain, document.line, &document.signatures)
-            .map_err(|refusal| refusal.to_string())?;
+        let what = (Subject::Record, CONTEXT, LONGEST);
+        let (document, signer) = self.signed(what, bytes, domain)?;
         let written = match name {
-            Name::Key(key) => Written::decode(bytes, key, domain),
-            Name::Recipe(recipe) => Written::decode_by_recipe(&document, recipe, domain),
+            Name::Key(key) => Written::of_key(&document, key, domain),
+            Name::Recipe(recipe) => Written::of_recipe(&document, recipe, domain),
         };
-        Ok((written.map_err(|bad| bad.reason)?, signer.name))
+        Ok((written.map_err(|bad| bad.reason)?, signer))
     }
 
     /// As [`believe`](Self::believe), for the record of a key.

@@ -35,6 +35,7 @@ use std::{
     sync::Mutex,
 };
 
+pub(super) use self::leases::Seen;
 pub(super) use self::runs::{CONTEXT as RUN, LONGEST as RUN_LONGEST};
 pub use self::{
     leases::{Lease, Working},
@@ -44,8 +45,11 @@ pub use self::{
     upload::{PendingUpload, UploadReport, UploadState},
 };
 use self::{peer::Peer, upload::Uploads};
-use super::{Inner, Store, StoreError, lock};
-use crate::{digest::Digest, trust::Trust};
+use super::{Inner, Store, StoreError, document::Document, lock};
+use crate::{
+    digest::Digest,
+    trust::{Subject, Trust},
+};
 
 /// A shared cache, as a project names it.
 #[derive(Debug, Clone)]
@@ -123,6 +127,12 @@ impl Inner {
             .filter(|sharing| !sharing.peers.is_empty())
     }
 
+    /// Warns that an entry of a shared cache is not believed, and left where it is.
+    fn refuse(&self, sharing: &Sharing, peer: &Peer, path: &str, reason: &str) {
+        let subject = format!("{} {path}", peer.name());
+        self.warn_once(sharing, &subject, &format!("{reason}; not used"));
+    }
+
     /// Warns once in a process about `subject`.
     fn warn_once(&self, sharing: &Sharing, subject: &str, reason: &str) {
         if lock(&sharing.told).insert(format!("{subject}: {reason}")) {
@@ -135,6 +145,22 @@ impl Sharing {
     /// The peer called `name`.
     fn peer(&self, name: &str) -> Option<&Peer> {
         self.peers.iter().find(|peer| peer.name() == name)
+    }
+
+    /// Opens a document that a key of `domain` signed as a `subject`: it and the key's name, or
+    /// why it is not believed.
+    fn signed<'a>(
+        &self,
+        (subject, context, longest): (Subject, &str, usize),
+        bytes: &'a [u8],
+        domain: &str,
+    ) -> Result<(Document<'a>, String), String> {
+        let document = Document::open(context, bytes, longest).map_err(|bad| bad.reason)?;
+        let signer = self
+            .trust
+            .check(subject, domain, document.line, &document.signatures)
+            .map_err(|refusal| refusal.to_string())?;
+        Ok((document, signer.name))
     }
 
     /// Notes what a believed document says about the sizes of objects.

@@ -8,6 +8,9 @@ use crate::{
     store::{Inner, Store, StoreError, lock, objects::object_place},
 };
 
+/// What is wrong with an entry whose name is the digest of other bytes.
+pub(super) const OTHER_BYTES: &str = "its bytes are not those of its name";
+
 impl Store {
     /// Brings objects into this store from the shared ones, several at once; says which are not
     /// here afterwards. Only objects that a believed record names are asked for.
@@ -97,9 +100,7 @@ impl Inner {
         }
         if Digest::from_bytes(*hash.as_bytes()) != *digest {
             peer.distrust(digest);
-            let subject = format!("{} {path}", peer.name());
-            let reason = "its bytes are not those of its name; not used";
-            self.warn_once(sharing, &subject, reason);
+            self.refuse(sharing, peer, &path, OTHER_BYTES);
             return Ok(false);
         }
         self.publish_object(&place, digest, size, tmp)?;

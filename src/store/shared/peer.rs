@@ -3,7 +3,10 @@
 use std::{
     collections::HashSet,
     path::Path,
-    sync::{Mutex, OnceLock},
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::RemoteOptions;
@@ -27,6 +30,8 @@ pub(super) struct Peer {
     pub(super) id: String,
     /// The first answer: nothing when it is a cache of ours, or why it is left alone.
     state: OnceLock<Result<(), String>>,
+    /// Whether `FORMAT` is known to be there.
+    founded: AtomicBool,
     /// Objects that it has under their names with other bytes.
     pub(super) bad: Mutex<HashSet<Digest>>,
 }
@@ -43,6 +48,7 @@ impl Peer {
             write: options.write,
             id: Digest::of(options.url.as_bytes()).to_string()[..16].to_owned(),
             state: OnceLock::new(),
+            founded: AtomicBool::new(false),
             bad: Mutex::default(),
         })
     }
@@ -59,7 +65,10 @@ impl Peer {
     fn look(&self) -> Result<(), String> {
         let ours = format!("runner-cache {FORMAT} blake3\n");
         match self.remote.get("FORMAT", FORMAT_LONGEST) {
-            Ok(Some(found)) if found == ours.as_bytes() => Ok(()),
+            Ok(Some(found)) if found == ours.as_bytes() => {
+                self.founded.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Ok(Some(_)) => Err("its `FORMAT` is none that this version knows".to_owned()),
             // Empty so far; whoever uploads first makes it one.
             Ok(None) => Ok(()),
@@ -69,9 +78,14 @@ impl Peer {
 
     /// Writes `FORMAT` if it is not there, before anything else is uploaded.
     pub(super) fn found(&self) -> Result<(), Fault> {
+        if self.founded.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let ours = format!("runner-cache {FORMAT} blake3\n");
         let body = remote::Body::Bytes(ours.as_bytes());
-        self.remote.put_new("FORMAT", body).map(|_| ())
+        self.remote.put_new("FORMAT", body)?;
+        self.founded.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// What changes with every collection there; zeros before the first one, or when it cannot

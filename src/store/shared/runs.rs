@@ -6,11 +6,7 @@ use serde_json::{Value, json};
 use super::{Sharing, peer::Peer, spread::spread};
 use crate::{
     digest::canonical,
-    store::{
-        Inner, Store, check_name,
-        document::{self, Document},
-        publish::Place,
-    },
+    store::{Inner, Store, check_name, document, publish::Place},
     trust::{Subject, Writer},
 };
 
@@ -128,8 +124,7 @@ impl Inner {
                 Some(run)
             }
             Err(reason) => {
-                let subject = format!("{} {path}", peer.name());
-                self.warn_once(sharing, &subject, &format!("{reason}; not used"));
+                self.refuse(sharing, peer, &path, &reason);
                 None
             }
         }
@@ -138,11 +133,8 @@ impl Inner {
 
 impl Sharing {
     fn believe_run(&self, bytes: &[u8], domain: &str, id: &str) -> Result<RemoteRun, String> {
-        let document = Document::open(CONTEXT, bytes, LONGEST).map_err(|bad| bad.reason)?;
-        let signer = self
-            .trust
-            .check(Subject::Run, domain, document.line, &document.signatures)
-            .map_err(|refusal| refusal.to_string())?;
+        let what = (Subject::Run, CONTEXT, LONGEST);
+        let (document, signer) = self.signed(what, bytes, domain)?;
         let written: Written =
             serde_json::from_str(document.line).map_err(|error| error.to_string())?;
         if written.v != 1 || written.domain != domain || written.id != id {
@@ -151,7 +143,7 @@ impl Sharing {
         Ok(RemoteRun {
             id: written.id,
             run: written.run,
-            signer: signer.name,
+            signer,
         })
     }
 }

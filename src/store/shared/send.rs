@@ -1,6 +1,9 @@
 //! One upload to one shared cache: objects first, then the signed record that names them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fs::File,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use super::{
     Sharing,
@@ -9,7 +12,7 @@ use super::{
     upload::Trouble,
 };
 use crate::{
-    digest::{Digest, Identity},
+    digest::Digest,
     store::{
         Inner,
         dir::Found,
@@ -20,7 +23,7 @@ use crate::{
         publish::{Place, Present},
         record::{LONGEST, Reference, Written},
         records::{DOMAIN, record_place},
-        remote::Body,
+        remote::{Body, Entry},
         shard,
     },
     trust::{Subject, Writer},
@@ -108,12 +111,11 @@ impl Inner {
         match sharing.believe_key(&there, domain, &ours.key) {
             Ok((first, signer)) => {
                 if first.artifact != ours.artifact {
-                    let side = |artifact, by: &str| Side {
-                        artifact,
-                        by: by.to_owned(),
-                    };
-                    let here = side(ours.artifact, "this machine");
-                    self.note_divergence(&ours.key, &[side(first.artifact, &signer), here]);
+                    let sides = [
+                        Side::new(first.artifact, signer),
+                        Side::new(ours.artifact, "this machine"),
+                    ];
+                    self.note_divergence(&ours.key, &sides);
                 }
                 // Its objects may have been collected since.
                 for object in first.references().filter(|object| self.has(object)) {
@@ -154,54 +156,8 @@ impl Inner {
         else {
             return Err(Trouble::Here(format!("{path}: missing or damaged here")));
         };
-        self.send(
-            sharing,
-            peer,
-            &path,
-            &object.digest,
-            Body::File(&file, object.size),
-        )?;
+        send(sharing, peer, &path, &object.digest, (&file, object.size))?;
         Ok(There::Sent)
-    }
-
-    fn send(
-        &self,
-        sharing: &Sharing,
-        peer: &Peer,
-        path: &str,
-        digest: &Digest,
-        body: Body<'_>,
-    ) -> Result<(), Trouble> {
-        let size = match &body {
-            Body::Bytes(bytes) => bytes.len() as u64,
-            Body::File(_, size) => *size,
-        };
-        let again = match &body {
-            Body::Bytes(bytes) => Some(*bytes),
-            Body::File(..) => None,
-        };
-        let mut new = peer.remote.put_new(path, body)?;
-        let wrong = |entry: crate::store::remote::Entry| entry.size != size;
-        if !new && (peer.distrusts(digest) || peer.remote.stat(path)?.is_none_or(wrong)) {
-            // Somebody put other bytes under this name, or a half of these.
-            match again {
-                Some(bytes) => peer.remote.replace(path, bytes)?,
-                None => {
-                    peer.remote.remove(path)?;
-                    if let Ok(Found::File(file, Identity { size, .. })) = self.dir.look(path) {
-                        peer.remote.put_new(path, Body::File(&file, size))?;
-                    }
-                }
-            }
-            lock(&peer.bad).remove(digest);
-            new = true;
-        }
-        if new {
-            let mut state = lock(&sharing.uploads.state);
-            state.report.objects += 1;
-            state.report.bytes += size;
-        }
-        Ok(())
     }
 
     pub(super) fn upload_packs(
@@ -247,8 +203,7 @@ impl Inner {
         }
         peer.found()?;
         for (pack, place, file) in &packs {
-            let body = Body::File(file, pack.size);
-            self.send(sharing, peer, &place.path(), &pack.pack, body)?;
+            send(sharing, peer, &place.path(), &pack.pack, (file, pack.size))?;
         }
         let list: Vec<ListedPack> = packs.iter().map(|(pack, ..)| *pack).collect();
         let (path, text) = PackList::signed(writer, space, &list);
@@ -256,4 +211,29 @@ impl Inner {
         self.note_known(sharing, i, list.into_iter().map(|pack| pack.pack));
         Ok(())
     }
+}
+
+/// Sends a file of the local store to the same path there, over what is not these bytes.
+fn send(
+    sharing: &Sharing,
+    peer: &Peer,
+    path: &str,
+    digest: &Digest,
+    (file, size): (&File, u64),
+) -> Result<(), Trouble> {
+    let mut new = peer.remote.put_new(path, Body::File(file, size))?;
+    let wrong = |entry: Entry| entry.size != size;
+    if !new && (peer.distrusts(digest) || peer.remote.stat(path)?.is_none_or(wrong)) {
+        // Somebody put other bytes under this name, or a half of these.
+        peer.remote.remove(path)?;
+        peer.remote.put_new(path, Body::File(file, size))?;
+        lock(&peer.bad).remove(digest);
+        new = true;
+    }
+    if new {
+        let mut state = lock(&sharing.uploads.state);
+        state.report.objects += 1;
+        state.report.bytes += size;
+    }
+    Ok(())
 }

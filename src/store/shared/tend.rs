@@ -1,13 +1,10 @@
 //! Care of a shared cache: collecting what is old or too much, and reading it all again.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io::Write,
-};
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::{leases, peer::Peer, spread::spread};
+use super::{leases, objects::OTHER_BYTES, peer::Peer, spread::spread};
 use crate::{
     digest::Digest,
     store::{
@@ -22,6 +19,7 @@ use crate::{
         tmp::random,
         unshard,
     },
+    trust::Subject,
 };
 
 /// No more entries of one folder are listed.
@@ -284,20 +282,6 @@ fn named(path: &str) -> Option<Digest> {
     unshard(folder, name)
 }
 
-/// Hashes what it is given.
-struct Hashing(blake3::Hasher);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Inner {
     fn verify_peer(
         &self,
@@ -400,8 +384,13 @@ impl Inner {
         let Some(key) = named(&entry.path) else {
             return Some(("its name is not one of a record".to_owned(), false));
         };
-        let written = match Written::decode(&bytes, &key, domain) {
-            Ok(written) => written,
+        let opened = Document::open(CONTEXT, &bytes, LONGEST);
+        let read = opened.and_then(|document| {
+            let written = Written::of_key(&document, &key, domain)?;
+            Ok((document, written))
+        });
+        let (document, written) = match read {
+            Ok(read) => read,
             // A later version's record is none of our business.
             Err(bad) => return bad.damaged.then_some((bad.reason, false)),
         };
@@ -412,14 +401,11 @@ impl Inner {
             let reason = format!("its object {} is missing or damaged", object.digest.short());
             return Some((reason, false));
         }
-        let document = Document::open(CONTEXT, &bytes, LONGEST).ok()?;
         let sharing = self.sharing()?;
-        let checked = sharing.trust.check(
-            crate::trust::Subject::Record,
-            domain,
-            document.line,
-            &document.signatures,
-        );
+        let checked =
+            sharing
+                .trust
+                .check(Subject::Record, domain, document.line, &document.signatures);
         checked.err().map(|refusal| (refusal.to_string(), true))
     }
 
@@ -457,10 +443,10 @@ fn judge(remote: &dyn Remote, entry: &Entry, digest: Option<Digest>) -> Option<S
     let Some(digest) = digest else {
         return Some("its name is not one of an object".to_owned());
     };
-    let mut sink = Hashing(blake3::Hasher::new());
-    match remote.read(&entry.path, entry.size, &mut sink) {
-        Ok(true) if Digest::from_bytes(*sink.0.finalize().as_bytes()) == digest => None,
-        Ok(true) => Some("its bytes are not those of its name".to_owned()),
+    let mut hasher = blake3::Hasher::new();
+    match remote.read(&entry.path, entry.size, &mut hasher) {
+        Ok(true) if Digest::from_bytes(*hasher.finalize().as_bytes()) == digest => None,
+        Ok(true) => Some(OTHER_BYTES.to_owned()),
         Ok(false) => None,
         Err(fault) => Some(fault.to_string()),
     }

@@ -19,6 +19,7 @@ use crate::{
 
 /// Entries uploaded at once.
 const THREADS: usize = 4;
+
 /// Something to be uploaded to one shared cache.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Upload {
@@ -108,20 +109,21 @@ impl Store {
     /// Uploads the record of `key`, which was computed here, and its objects, in the background,
     /// to every shared cache that is not known to have it.
     pub fn share(&self, key: &Digest) {
-        self.upload(&Upload::Record(*key), Some(*key));
+        self.upload(&Upload::Record(*key));
     }
 
     /// Uploads the packs of `space` that a shared cache does not have.
     pub fn share_items(&self, space: &Digest) {
-        self.upload(&Upload::Packs(*space), None);
+        self.upload(&Upload::Packs(*space));
     }
 
     /// Uploads what is known of a run.
     pub fn share_run(&self, id: &str, run: &Value) {
-        self.upload(&Upload::Run(id.to_owned(), run.to_string()), None);
+        self.upload(&Upload::Run(id.to_owned(), run.to_string()));
     }
 
-    fn upload(&self, what: &Upload, known_as: Option<Digest>) {
+    /// Nothing is asked here: whether a shared cache has it already is for the thread to find out.
+    fn upload(&self, what: &Upload) {
         let Some(sharing) = self.0.sharing().filter(|s| s.trust.writer().is_some()) else {
             return;
         };
@@ -131,9 +133,6 @@ impl Store {
             .enumerate()
             .filter(|(_, peer)| peer.write)
         {
-            if known_as.is_some_and(|key| self.0.is_known(sharing, i, &key)) {
-                continue;
-            }
             let mut state = lock(&sharing.uploads.state);
             if !state.seen.insert((i, what.clone())) {
                 continue;
@@ -155,15 +154,6 @@ impl Store {
             drop(state);
             sharing.uploads.changed.notify_all();
         }
-    }
-
-    /// How far the uploads are.
-    pub fn uploads(&self) -> UploadState {
-        self.0
-            .sharing()
-            .map_or(UploadState { left: 0, bytes: 0 }, |sharing| {
-                lock(&sharing.uploads.state).progress()
-            })
     }
 
     /// Waits for the uploads until `stop` says otherwise; `progress` hears of them now and then.
@@ -196,9 +186,7 @@ impl Store {
         self.0.save_known(sharing);
         report
     }
-}
 
-impl Store {
     /// Takes what waits to be uploaded, for another process to [resume](Self::resume_uploads);
     /// waits for what is on its way.
     pub fn take_uploads(&self) -> Vec<PendingUpload> {
@@ -209,20 +197,15 @@ impl Store {
         let waiting: Vec<_> = state.queue.drain(..).collect();
         drop(state);
         self.finish_uploads(&|| false, &mut |_| {});
-        let name = |i: usize| sharing.peers[i].name().to_owned();
-        waiting
-            .into_iter()
-            .map(|(i, upload)| PendingUpload {
-                to: name(i),
-                upload,
-            })
-            .collect()
+        // Once, however many shared caches lack it: whoever resumes asks each of them.
+        let waiting: HashSet<_> = waiting.into_iter().map(|(_, upload)| upload).collect();
+        waiting.into_iter().map(PendingUpload).collect()
     }
 
     /// Goes on with what another process has left.
     pub fn resume_uploads(&self, pending: Vec<PendingUpload>) {
-        for PendingUpload { upload, .. } in pending {
-            self.upload(&upload, None);
+        for PendingUpload(upload) in pending {
+            self.upload(&upload);
         }
     }
 
@@ -246,10 +229,7 @@ impl Store {
 
 /// Something that waits to be uploaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PendingUpload {
-    to: String,
-    upload: Upload,
-}
+pub struct PendingUpload(Upload);
 
 impl State {
     fn progress(&self) -> UploadState {

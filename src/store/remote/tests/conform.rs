@@ -121,6 +121,28 @@ fn conform(remote: &dyn Remote, strict: bool, rounds: usize, large: bool) {
     race(remote, strict, rounds);
 }
 
+/// Lets all writers write at once while `read` is done over and over.
+fn beside<W: FnOnce() + Send>(writers: impl Iterator<Item = W>, read: impl Fn() + Sync) {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !over.load(SeqCst) {
+                read();
+            }
+        });
+        let writers: Vec<_> = writers.map(|write| scope.spawn(write)).collect();
+        let ends: Vec<_> = writers
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        over.store(true, SeqCst);
+        reader.join().unwrap();
+        for end in ends {
+            end.unwrap();
+        }
+    });
+}
+
 /// 16 writers of one entry: whole bytes for readers at any time, and one winner.
 fn race(remote: &dyn Remote, strict: bool, rounds: usize) {
     const SIZE: usize = 200_000;
@@ -132,51 +154,34 @@ fn race(remote: &dyn Remote, strict: bool, rounds: usize) {
         let path = format!("objects/aa/race{round}");
         let (won, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let last = AtomicUsize::new(0);
-        let over = AtomicBool::new(false);
-        let start = Barrier::new(bodies.len() + 1);
-        thread::scope(|scope| {
-            let reader = scope.spawn(|| {
+        let start = Barrier::new(bodies.len());
+        let (won, failed, last, path, start) = (&won, &failed, &last, &path, &start);
+        let writers = (bodies.iter().enumerate()).map(|(number, body)| {
+            move || {
                 start.wait();
-                while !over.load(SeqCst) {
-                    let found = remote.get(&path, 10 * SIZE as u64).unwrap();
-                    assert!(
-                        found.is_none_or(|found| bodies.contains(&found)),
-                        "{}: torn or mixed bytes in round {round}",
-                        remote.name()
-                    );
+                match remote.put_new(path, Body::Bytes(body)) {
+                    Ok(true) => {
+                        last.store(number, SeqCst);
+                        won.fetch_add(1, SeqCst);
+                    }
+                    Ok(false) => {}
+                    Err(fault) => {
+                        say(&format!("{}: {fault}", remote.name()));
+                        failed.fetch_add(1, SeqCst);
+                    }
                 }
-            });
-            let (won, failed, last, path, start) = (&won, &failed, &last, &path, &start);
-            let writers: Vec<_> = (bodies.iter().enumerate())
-                .map(|(number, body)| {
-                    scope.spawn(move || {
-                        start.wait();
-                        match remote.put_new(path, Body::Bytes(body)) {
-                            Ok(true) => {
-                                last.store(number, SeqCst);
-                                won.fetch_add(1, SeqCst)
-                            }
-                            Ok(false) => 0,
-                            Err(fault) => {
-                                say(&format!("{}: {fault}", remote.name()));
-                                failed.fetch_add(1, SeqCst)
-                            }
-                        };
-                    })
-                })
-                .collect();
-            let ends: Vec<_> = writers
-                .into_iter()
-                .map(thread::ScopedJoinHandle::join)
-                .collect();
-            over.store(true, SeqCst);
-            reader.join().unwrap();
-            for end in ends {
-                end.unwrap();
             }
         });
+        beside(writers, || {
+            let found = remote.get(path, 10 * SIZE as u64).unwrap();
+            assert!(
+                found.is_none_or(|found| bodies.contains(&found)),
+                "{}: torn or mixed bytes in round {round}",
+                remote.name()
+            );
+        });
         assert_eq!(failed.load(SeqCst), 0, "{}", remote.name());
-        let bytes = remote.get(&path, SIZE as u64).unwrap().unwrap();
+        let bytes = remote.get(path, SIZE as u64).unwrap().unwrap();
         if won.load(SeqCst) == 1 {
             assert!(
                 bytes == bodies[last.load(SeqCst)],
@@ -187,28 +192,12 @@ fn race(remote: &dyn Remote, strict: bool, rounds: usize) {
         }
         winners.push(won.load(SeqCst));
         // In place of each other: readers always find one of them.
-        let over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                while !over.load(SeqCst) {
-                    let found = remote.get(&path, SIZE as u64).unwrap();
-                    assert!(found.is_some_and(|found| bodies.contains(&found)));
-                }
-            });
-            let writers: Vec<_> = (bodies[..4].iter())
-                .map(|body| scope.spawn(|| remote.replace(&path, body).unwrap()))
-                .collect();
-            let ends: Vec<_> = writers
-                .into_iter()
-                .map(thread::ScopedJoinHandle::join)
-                .collect();
-            over.store(true, SeqCst);
-            reader.join().unwrap();
-            for end in ends {
-                end.unwrap();
-            }
+        let writers = (bodies[..4].iter()).map(|body| || remote.replace(path, body).unwrap());
+        beside(writers, || {
+            let found = remote.get(path, SIZE as u64).unwrap();
+            assert!(found.is_some_and(|found| bodies.contains(&found)));
         });
-        remote.remove(&path).unwrap();
+        remote.remove(path).unwrap();
     }
     say(&format!(
         "{}: winners of 16 writers: {winners:?}",

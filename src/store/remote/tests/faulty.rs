@@ -2,14 +2,16 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpStream,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
+
+use crate::http::server::Server;
 
 /// One request as the server saw it.
 #[derive(Debug, Clone)]
@@ -48,63 +50,29 @@ type Script = dyn Fn(&Seen) -> Act + Send + Sync;
 
 /// The server; it ends when this is dropped.
 pub(super) struct Faulty {
-    address: SocketAddr,
+    server: Server,
     pub(super) answers: Arc<AtomicUsize>,
     pub(super) seen: Arc<Mutex<Vec<Seen>>>,
-    closing: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Faulty {
     pub(super) fn start(script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let answers = Arc::new(AtomicUsize::new(0));
-        let closing = Arc::new(AtomicBool::new(false));
-        let script: Arc<Script> = Arc::new(script);
-        let shared = (
-            Arc::clone(&seen),
-            Arc::clone(&answers),
-            Arc::clone(&closing),
-        );
-        let thread = thread::spawn(move || {
-            let (seen, answers, closing) = shared;
-            for stream in listener.incoming() {
-                if closing.load(SeqCst) {
-                    break;
-                }
-                let Ok(stream) = stream else { continue };
-                answers.fetch_add(1, SeqCst);
-                let (script, seen, closing) = (script.clone(), seen.clone(), closing.clone());
-                // Ends by itself, soon after the client goes away.
-                thread::spawn(move || {
-                    let _ = serve(stream, &*script, &seen, &closing);
-                });
-            }
+        let (all, count) = (Arc::clone(&seen), Arc::clone(&answers));
+        let server = Server::start(move |stream, closing| {
+            count.fetch_add(1, SeqCst);
+            serve(stream, &script, &all, closing)
         });
         Self {
-            address,
+            server,
             answers,
             seen,
-            closing,
-            thread: Some(thread),
         }
     }
 
     pub(super) fn host(&self) -> String {
-        self.address.to_string()
-    }
-}
-
-impl Drop for Faulty {
-    fn drop(&mut self) {
-        self.closing.store(true, SeqCst);
-        // Wakes the thread that accepts.
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.server.address.to_string()
     }
 }
 
