@@ -11,7 +11,7 @@ const LONGEST: u64 = 64 << 20;
 
 impl Store {
     /// Saves what is known of the run `id`, replacing what was known of that run before. It is
-    /// written whole or not at all, but a power cut may undo it.
+    /// written whole or not at all, and is on the disk afterwards.
     ///
     /// # Errors
     /// The name is bad, the store is read-only, or the system refused to write.
@@ -19,7 +19,7 @@ impl Store {
         check_name(id)?;
         let text = format!("{json}\n");
         self.0
-            .replace("runs", &format!("{id}.json"), text.as_bytes(), false)
+            .replace("runs", &format!("{id}.json"), text.as_bytes(), true)
     }
 
     /// Every run that can be read, in the order of their names.
