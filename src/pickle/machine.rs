@@ -10,6 +10,7 @@ pub(super) fn run(input: &[u8], limits: Limits) -> Result<(Pickle<'_>, usize), P
         input,
         at: 0,
         start: 0,
+        framed: 0,
         left: limits.values.min(u32::MAX as usize),
         limits,
         nodes: Vec::new(),
@@ -33,6 +34,10 @@ pub(super) fn run(input: &[u8], limits: Limits) -> Result<(Pickle<'_>, usize), P
         machine.step(code)?;
     }
     let root = machine.pop()?;
+    // Python takes the next pickle to start behind the frame, not here.
+    if machine.framed > machine.at {
+        return machine.fail("it ends before its frame does");
+    }
     if !machine.stack.is_empty() || !machine.marks.is_empty() {
         return machine.fail("it ends with values left over");
     }
@@ -46,6 +51,8 @@ pub(super) struct Machine<'a> {
     at: usize,
     /// Where the current instruction starts.
     start: usize,
+    /// The furthest end of a frame.
+    framed: usize,
     /// How many more values may be made or used again.
     left: usize,
     limits: Limits,
@@ -88,7 +95,10 @@ impl<'a> Machine<'a> {
                 version => self.fail(format!("protocol {version} is not known")),
             },
             0x95 => match self.length(8)? {
-                frame if frame <= self.input.len() - self.at => Ok(()),
+                frame if frame <= self.input.len() - self.at => {
+                    self.framed = self.framed.max(self.at + frame);
+                    Ok(())
+                }
                 frame => self.fail(format!("a frame of {frame} bytes passes its end")),
             },
             0x82..=0x84 => self.fail("it uses extension codes, which mean nothing here"),

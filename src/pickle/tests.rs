@@ -366,6 +366,18 @@ fn a_pickle_is_read_from_the_start_of_a_longer_file() {
 }
 
 #[test]
+fn a_frame_ends_with_its_pickle_and_not_in_what_follows() {
+    let framed = |frame: u8| [&[0x95, frame, 0, 0, 0, 0, 0, 0, 0], &b"K\x01.K\x02."[..]].concat();
+    let bytes = framed(3);
+    let (_, len) = Pickle::read_prefix(&bytes, Limits::default()).unwrap();
+    assert_eq!(len, 12);
+    for frame in [4, 6] {
+        let error = Pickle::read_prefix(&framed(frame), Limits::default()).unwrap_err();
+        assert_eq!(error.reason, "it ends before its frame does");
+    }
+}
+
+#[test]
 fn a_value_costs_what_the_limits_promise() {
     assert!(size_of::<Node<'_>>() + size_of::<Parts>() <= 110);
 }
