@@ -107,6 +107,7 @@ impl<F: Read + Seek> Walk<'_, '_, F> {
                 .as_str()
                 .ok_or_else(|| format!("module `{prefix}` has {} as a name", key.sort()))?;
             let name = format!("{prefix}{key}");
+            self.rebuild.name(&name)?;
             if is_tensor(value) {
                 let class = (source.as_ref())
                     .and_then(|(source, class)| self.sources.get(source)?.get(*class));

@@ -25,7 +25,8 @@ pub(super) const LIMITS: Limits = Limits {
 const SECTIONS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
 /// Tensors may share storages and repeat elements, but none may have more bytes
-/// than the file, and all together not more than so many times as many.
+/// than the file, and all together not more than so many times as many. Neither
+/// may their names, for a pickle can use a text again and again.
 const SHARING: u64 = 16;
 
 /// How many wrappers may lie around a tensor.
@@ -98,6 +99,8 @@ pub(super) struct Rebuild<'a> {
     size: u64,
     /// How many bytes more the tensors may have.
     left: u64,
+    /// How many bytes more their names may have.
+    names_left: u64,
 }
 
 impl<'a> Rebuild<'a> {
@@ -107,7 +110,15 @@ impl<'a> Rebuild<'a> {
             locate,
             size,
             left: size.saturating_mul(SHARING),
+            names_left: size.saturating_mul(SHARING),
         }
+    }
+
+    /// Counts a name that is going to be kept.
+    pub(super) fn name(&mut self, name: &str) -> Result<(), String> {
+        self.names_left = (self.names_left.checked_sub(name.len() as u64))
+            .ok_or_else(|| format!("its names have {SHARING} times the bytes of the file"))?;
+        Ok(())
     }
 
     /// The tensor that `value` would be.
@@ -237,6 +248,7 @@ pub(super) fn state_dict(root: Value<'_>, rebuild: &mut Rebuild<'_>) -> Result<F
         let name = key
             .as_str()
             .ok_or_else(|| format!("{} is a key of its state dict", key.sort()))?;
+        rebuild.name(name)?;
         if is_tensor(value) {
             let entry =
                 (rebuild.tensor(value)).map_err(|reason| format!("tensor `{name}`: {reason}"))?;

@@ -113,6 +113,33 @@ fn dicts_that_hold_no_sound_tensors_are_refused() {
 }
 
 #[test]
+fn names_that_are_used_again_and_again_are_refused() {
+    let tensor = tensor(("FloatStorage", 4, 0, &[4], &[1]));
+    // A long name is remembered, and stands before many values that are no tensors.
+    let long = [text(&"x".repeat(4000)), b"q\x00".to_vec(), tensor].concat();
+    let state = |times| [b"}(", &long[..], &b"h\x00N".repeat(times), b"u"].concat();
+    open(&archive(&state(10))).unwrap();
+    refused(&archive(&state(100)), "its names have 16 times the bytes");
+
+    // Modules hold one another, each under that name.
+    let class = b"c__torch__\nM\n)\x81}(".as_slice();
+    let nested = |depth: usize| {
+        let inner = [class, b"h\x00"].concat().repeat(depth);
+        let ends = b"ub".repeat(depth + 1);
+        let module = [class, &long, b"h\x00", &inner, b"N", &ends].concat();
+        let data: Vec<u8> = [1f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat();
+        Zip::of(&[
+            ("any/data.pkl", &pickled(&module)),
+            ("any/code/__torch__.py", b""),
+            ("any/data/0", &data),
+        ])
+        .end()
+    };
+    assert_eq!(open(&nested(2)).unwrap().tensors().len(), 1);
+    refused(&nested(9), "its names have 16 times the bytes");
+}
+
+#[test]
 fn wrappers_around_tensors_are_looked_through_but_not_for_ever() {
     let wrap = |inner: &[u8]| {
         let start = b"ctorch._utils\n_rebuild_parameter\n(".as_slice();
