@@ -33,6 +33,8 @@ use super::{
 };
 use crate::store::tmp::random;
 
+/// Before longer files are sent, it is asked whether they are there.
+const LONG: u64 = 1 << 20;
 /// Larger files are sent in parts.
 const LARGE: u64 = 64 << 20;
 const PART: u64 = 16 << 20;
@@ -155,9 +157,10 @@ impl Cloud {
 
     fn put(&self, path: &str, bytes: Bytes, mode: PutMode) -> Result<bool, Fault> {
         let payload = PutPayload::from_bytes(bytes);
+        let only_new = matches!(mode, PutMode::Create);
         match block_on((self.store).put_opts(&self.path(path), payload, mode.into()))? {
             Ok(_) => Ok(true),
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) if only_new => Ok(false),
             Err(error) => Err(fault(&error)),
         }
     }
@@ -211,11 +214,14 @@ impl Remote for Cloud {
     }
 
     fn put_new(&self, path: &str, body: Body<'_>) -> Result<bool, Fault> {
+        if let Body::File(_, size) = body
+            && size > LONG
+            && self.stat(path)?.is_some()
+        {
+            return Ok(false);
+        }
         let bytes = match body {
             Body::File(file, size) if size > LARGE => {
-                if self.stat(path)?.is_some() {
-                    return Ok(false);
-                }
                 return self.put_parts(path, file, size).map(|()| true);
             }
             Body::File(file, size) => piece(file, 0, size)?,
