@@ -201,10 +201,7 @@ impl Dav {
                     Body::Bytes(bytes) => (Box::new(bytes), bytes.len() as u64),
                     Body::File(file, size) => (Box::new(FromStart(file, 0, size)), size),
                 };
-                // A server that refuses should say so before a long body is on its way.
-                let expect = [("expect", "100-continue")];
-                let headers = if size > 1 << 20 { &expect[..] } else { &[] };
-                let answer = self.once("PUT", &self.at(&path), headers, Some((&mut *reader, size)));
+                let answer = self.once("PUT", &self.at(&path), &[], Some((&mut *reader, size)));
                 let mut answer = answer.map_err(|(_, fault)| (true, fault))?;
                 match answer.status().as_u16() {
                     201 | 204 => return Ok(()),

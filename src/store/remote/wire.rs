@@ -15,7 +15,7 @@ use std::{
 
 use ureq::{
     Agent, Body, BodyReader, Error, SendBody, Timeout,
-    http::{HeaderMap, Request, Response, Uri, request::Parts},
+    http::{HeaderMap, HeaderValue, Request, Response, Uri, request::Parts},
     tls::TlsConfig,
 };
 
@@ -25,6 +25,9 @@ use crate::http::{proxy, tls};
 const LARGEST_HEAD: usize = 64 << 10;
 /// More of a refusal is not read.
 const LARGEST_REFUSAL: u64 = 16 << 10;
+/// Longer bodies are sent once the server says that it wants them, or after [`PATIENCE`].
+const LONG: u64 = 16 << 10;
+const PATIENCE: Duration = Duration::from_millis(300);
 /// A machine that offers credentials to programs in a cloud answers at once, or not at all.
 const NEAREST: Duration = Duration::from_secs(1);
 
@@ -112,6 +115,12 @@ impl Wire {
             Some((body, size)) => {
                 let mut parts = parts;
                 parts.headers.insert("content-length", size.into());
+                if size > LONG {
+                    // A server that refuses should say so before the body is on its way: if it
+                    // closes the connection meanwhile, its refusal is lost.
+                    let expect = HeaderValue::from_static("100-continue");
+                    parts.headers.insert("expect", expect);
+                }
                 agent.run(Request::from_parts(parts, SendBody::from_reader(body)))
             }
         };
@@ -153,6 +162,7 @@ impl Wire {
             .accept_encoding("identity")
             .timeout_resolve(Some(connect))
             .timeout_connect(Some(connect))
+            .timeout_await_100(Some(PATIENCE))
             .timeout_recv_response(idle)
             .timeout_per_read(idle)
             .timeout_per_write(idle)
