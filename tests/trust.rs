@@ -121,7 +121,8 @@ fn wrong_words_change_nothing_and_say_why() {
     let made = stdout(&space, &["key", "new", "--name", "ana"]);
     let line = told(&made)[2];
     let (_, bytes) = line.split_once(':').unwrap();
-    let other = format!("ana-1:{}", "A".repeat(44));
+    let short = &line[..line.len() - 4];
+    let other = "ana-1:6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=";
     let renamed = format!("eve-1:{bytes}");
     for (args, reason) in [
         (vec!["new", "--name", "Ana"], "use `Ana-1` as a key's name"),
@@ -131,9 +132,10 @@ fn wrong_words_change_nothing_and_say_why() {
         (vec!["new", "--domain", "lab"], "yours is `ana`"),
         (vec!["trust", "ana-1"], "there is no `:` in it"),
         (
-            vec!["trust", &other],
+            vec!["trust", short],
             "what follows `:` is not 32 bytes in base 64",
         ),
+        (vec!["trust", other], "another key of this name is here"),
         (vec!["trust", &renamed], "the same key is here as `ana-1`"),
         (vec!["trust", line, "--domain", "A"], "use `A` as a domain"),
         (vec!["revoke", "bob-1"], "revoke `bob-1`: there is no such"),

@@ -100,7 +100,16 @@ pub fn create(folder: &Path, owner: &str, domain: Option<&str>) -> Result<Create
     if let Err(error) = done {
         // Nobody knows it yet.
         folder::remove_secret(folder, public.name());
-        return Err(error);
+        return Err(match error {
+            TrustError::CannotEdit { path, .. } => TrustError::CannotEdit {
+                path,
+                todo: format!(
+                    "write the domain `{name}` as `[[domain]]` with `name` and `keys` on \
+                     lines of their own, and make the key again"
+                ),
+            },
+            error => error,
+        });
     }
     Ok(Created {
         secret: folder::secret_path(folder, public.name()),
@@ -260,8 +269,10 @@ impl<'a> Change<'a> {
                 let (other, number) = name.rsplit_once('-')?;
                 (other == owner).then(|| number.parse().ok()).flatten()
             })
+            // Nobody has that many; there must be a number after the last.
+            .filter(|number| *number < 1_000_000)
             .max()
-            .map_or(1, |last: u32| last.saturating_add(1))
+            .map_or(1, |last: u32| last + 1)
     }
 
     fn add(&mut self, key: &PublicKey, domain: &str) -> Result<(), TrustError> {
@@ -295,7 +306,6 @@ impl<'a> Change<'a> {
     }
 
     fn write_as(&mut self, domain: &str, name: &str) -> Result<(), TrustError> {
-        self.todo = format!("{}; write `write_as = \"{name}\"` under it", self.todo);
         let raw = self.raw()?;
         let found = self.now.domains.iter_mut().zip(raw.domain);
         for (domain, raw) in found.filter(|(now, _)| now.name == domain) {
@@ -528,7 +538,8 @@ mod tests {
         let error = error.to_string();
         let hint = format!("hint: add \"{}\" to the `keys`", key("bob-1"));
         assert!(error.contains(&hint), "{error}");
-        assert!(create(folder.path(), "ana", Some("ana")).is_err());
+        let error = create(folder.path(), "ana", Some("ana")).unwrap_err();
+        assert!(error.to_string().contains("make the key again"), "{error}");
         assert_eq!(text(&folder), with_keys(before));
         // Nor does a key stay behind that nobody knows.
         assert_eq!(folder::secret_names(folder.path()).count(), 0);
@@ -547,6 +558,7 @@ mod tests {
         // A key whose file is left, and one that is only known.
         fs::write(folder.path().join("keys/ana-4.key"), "").unwrap();
         add(folder.path(), &key("ana-6"), "lab").unwrap();
+        add(folder.path(), &key("ana-4294967295"), "lab").unwrap();
         let second = create(folder.path(), "ana", None).unwrap();
         assert_eq!(second.public.name(), "ana-7");
         assert_eq!(second.before.as_deref(), Some("ana-1"));
