@@ -12,6 +12,7 @@ mod engine;
 mod faulty;
 mod fire;
 mod full_size;
+mod fuzz;
 mod hostile;
 mod keys;
 mod kill;

@@ -18,6 +18,8 @@ mod dir;
 mod divergence;
 mod document;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod gc;
 mod index;
 mod items;

@@ -1,0 +1,7 @@
+//! See `checks/trust.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    runner_fuzz::checks::trust::check(bytes);
+});
