@@ -44,6 +44,7 @@ impl Space {
             .args(args)
             .current_dir(self.path())
             .env_remove("RUNNER_CACHE")
+            .env("HOME", self.path().join("home"))
             .env("RUNNER_STATE", self.path().join("state"))
             .env("RUNNER_CONFIG", self.path().join("config"))
             .env("NO_COLOR", "1")

@@ -28,7 +28,7 @@ use tokio::runtime::Runtime;
 use super::{
     Body, Entry, Fault, PIECE, Remote,
     exchange::{Connector, Told},
-    is_plain, not_of_size, read_at,
+    is_plain, not_of_size, profile, read_at,
     wire::{Limits, Wire},
 };
 use crate::store::tmp::random;
@@ -58,7 +58,8 @@ impl fmt::Debug for Cloud {
 }
 
 impl Cloud {
-    /// Opens `<scheme>://<bucket>/<prefix>`; what else there is to know comes from `env`.
+    /// Opens `<scheme>://<bucket>/<prefix>`; what else there is to know comes from `env`
+    /// and the files of the user that it names.
     pub(super) fn open(
         name: &str,
         scheme: &str,
@@ -76,14 +77,19 @@ impl Cloud {
             max_retries: limits.retries as usize,
             retry_timeout: limits.idle * 4,
         };
-        let texts: Vec<(String, String)> = env
+        let mut texts: Vec<(String, String)> = env
             .iter()
             .filter_map(|(name, value)| Some((name.to_ascii_lowercase(), value.to_str()?.into())))
             .collect();
+        if scheme == "s3" {
+            texts.extend(profile::aws(&env)?);
+        }
         let wire = Wire::new(limits, env).map_err(|error| format!("{error:#}"))?;
         let connector = Connector(Arc::new(wire));
         // Their own errors may show what the variables hold.
-        let failed = |_: Error| format!("the settings for `{scheme}` in the environment are wrong");
+        let failed = |_: Error| {
+            format!("the settings for `{scheme}` in the environment or the user's files are wrong")
+        };
         macro_rules! with_settings {
             ($builder:expr, $prefixes:expr) => {{
                 let mut builder = $builder;

@@ -21,7 +21,7 @@ use ureq::{
 use super::{
     Body, Entry, Fault, Remote, collect, copy, decode, is_plain,
     multistatus::{self, date},
-    not_of_size,
+    not_of_size, profile,
     secret::Secret,
     wire::{Limits, Paced, Trouble, Wire, broken, check_body, refusal},
 };
@@ -53,7 +53,8 @@ pub(super) struct Dav {
 type Asked = Result<Response<Answer>, (Trouble, Fault)>;
 
 impl Dav {
-    /// Opens `<scheme>://<host>/<folder>`; its secret, if it has one, comes from `env`.
+    /// Opens `<scheme>://<host>/<folder>`; its secret, if it has one, comes from `env`
+    /// or the user's `.netrc`.
     pub(super) fn open(
         name: &str,
         scheme: &str,
@@ -66,14 +67,20 @@ impl Dav {
         let uri: Uri = format!("{origin}/")
             .parse()
             .map_err(|_| "it names no server".to_owned())?;
-        let secret = Secret::of(name, &env)?;
-        if secret.is_some() && scheme == "http" && !is_this_machine(uri.host().unwrap_or_default())
-        {
+        let server = uri.host().unwrap_or_default();
+        let hidden = scheme == "https" || is_this_machine(server);
+        let mut secret = Secret::of(name, &env)?;
+        if secret.is_some() && !hidden {
             return Err(
                 "a secret for it is in the environment, and would be sent where others read it\n\
                  hint: write `https` in place of `http`"
                     .to_owned(),
             );
+        }
+        if secret.is_none() && hidden {
+            secret = (profile::netrc(&env, server)?)
+                .map(|(user, password)| Secret::basic(&user, &password))
+                .transpose()?;
         }
         let wire = Wire::new(limits, env).map_err(|error| format!("{error:#}"))?;
         let root = match folder {

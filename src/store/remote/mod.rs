@@ -12,6 +12,7 @@ mod dav;
 mod dir;
 mod exchange;
 mod multistatus;
+mod profile;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -136,7 +137,8 @@ pub(crate) enum OpenError {
 /// server. Nothing is asked yet.
 ///
 /// What else is to be known comes from the environment: `AWS_…`, `GOOGLE_…` and `AZURE_…` as their
-/// own tools have them, and for a web server the variables that [`secret::variables`] names.
+/// own tools have them, and for a web server the variables that [`secret::variables`] names. Where
+/// it says nothing, the files of those tools do: see [`profile`].
 ///
 /// # Errors
 /// The address means nothing here, has a password in it, or names a folder that is no cache.

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, ffi::OsString, fmt};
 
+use base64::prelude::*;
 use ureq::http::HeaderValue;
 
 /// The value of an `Authorization` header.
@@ -18,17 +19,27 @@ impl Secret {
     pub(super) fn of(name: &str, env: &HashMap<String, OsString>) -> Result<Option<Self>, String> {
         let [token, user, password] = variables(name);
         let text = |variable: &str| env.get(variable).and_then(|value| value.to_str());
-        let header = match (text(&token), text(&user), text(&password)) {
-            (Some(token), ..) => format!("Bearer {}", token.trim()),
-            (None, Some(user), Some(password)) => {
-                format!("Basic {}", base64(&format!("{user}:{password}")))
-            }
+        let secret = match (text(&token), text(&user), text(&password)) {
+            (Some(token), ..) => Self::sent(&format!("Bearer {}", token.trim())),
+            (None, Some(user), Some(password)) => Self::basic(user, password),
             _ => return Ok(None),
         };
-        let mut value = HeaderValue::from_str(&header)
-            .map_err(|_| format!("the secret in `{token}` or `{user}` cannot be sent"))?;
+        secret
+            .map(Some)
+            .map_err(|reason| format!("{reason} (`{token}` or `{user}`)"))
+    }
+
+    /// A user and a password.
+    pub(super) fn basic(user: &str, password: &str) -> Result<Self, String> {
+        let both = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        Self::sent(&format!("Basic {both}"))
+    }
+
+    fn sent(header: &str) -> Result<Self, String> {
+        let mut value = HeaderValue::from_str(header)
+            .map_err(|_| "the secret for it cannot be sent".to_owned())?;
         value.set_sensitive(true);
-        Ok(Some(Self(value)))
+        Ok(Self(value))
     }
 }
 
@@ -57,22 +68,4 @@ pub(super) fn hint(scheme: &str, name: &str) -> String {
             format!("set `{token}`, or `{user}` and `{password}`, in the environment")
         }
     }
-}
-
-fn base64(text: &str) -> String {
-    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut coded = String::new();
-    for three in text.as_bytes().chunks(3) {
-        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or_default());
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let sign = SIGNS[(bits >> (18 - 6 * place) & 63) as usize];
-            coded.push(if place > three.len() {
-                '='
-            } else {
-                char::from(sign)
-            });
-        }
-    }
-    coded
 }
