@@ -213,6 +213,29 @@ fn items_of_a_node_that_changed_come_from_the_shared_cache() {
 }
 
 #[test]
+fn who_cannot_upload_is_told_why() {
+    let (_folder, ana, _) = team();
+    let said = |reason: &str| {
+        let ran = ana.space.run(&["exec", "p.toml", "--force", "last"]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let note = "nothing is uploaded to the shared cache, as ";
+        let found = ran.stderr.contains(&format!("{note}{reason}"));
+        assert!(found, "{}", ran.stderr);
+        assert!(ran.stderr.contains("hint: "), "{}", ran.stderr);
+    };
+    let secret = ana.space.path().join("config/keys/ana-1.key");
+    let moved = secret.with_extension("away");
+    std::fs::rename(&secret, &moved).unwrap();
+    said("the secret key `");
+    std::fs::rename(&moved, &secret).unwrap();
+    let ran = ana.space.run(&["key", "revoke", "ana-1"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    said("your key `ana-1` was revoked");
+    std::fs::remove_dir_all(ana.space.path().join("config")).unwrap();
+    said("there is no key to sign it with");
+}
+
+#[test]
 fn nobody_is_believed_who_is_not_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let url = folder.path().display().to_string();

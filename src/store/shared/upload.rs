@@ -97,13 +97,19 @@ impl From<Fault> for Trouble {
 impl Store {
     /// Whether results can be uploaded: nothing, or why they cannot although a shared cache is
     /// there for it.
-    pub fn cannot_upload(&self) -> Option<&'static str> {
+    pub fn cannot_upload(&self) -> Option<String> {
         let sharing = self.0.sharing()?;
         let writes = sharing.peers.iter().any(|peer| peer.write);
-        (writes && sharing.trust.writer().is_none()).then_some(
-            "nothing is uploaded to the shared cache, as there is no key to sign it with\n\
+        if !writes || sharing.trust.writer().is_some() {
+            return None;
+        }
+        let reason = sharing.trust.cannot_write().unwrap_or(
+            "there is no key to sign it with\n\
              hint: make one with `runner key new`, and give its line to your teammates",
-        )
+        );
+        Some(format!(
+            "nothing is uploaded to the shared cache, as {reason}"
+        ))
     }
 
     /// Uploads the record of `key`, which was computed here, and its objects, in the background,
