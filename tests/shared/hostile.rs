@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
     thread,
     time::Duration,
 };
@@ -103,6 +103,92 @@ fn a_server_that_lies_in_every_way_makes_no_run_fail_and_no_result_wrong() {
         assert_eq!(mate.export("last"), right, "{start}");
         assert!(!heard.lock().unwrap().is_empty(), "{start}: it was asked");
     }
+}
+
+#[test]
+fn credentials_come_from_the_users_files_where_the_environment_says_nothing() {
+    let refused = |_| http("403 Forbidden", "", b"");
+    let (address, heard) = server(refused);
+    let mate = Mate::new("ana", "s3://bucket/prefix");
+    let home = mate.space.path().join("home/.aws");
+    std::fs::create_dir_all(&home).unwrap();
+    std::fs::write(
+        home.join("credentials"),
+        "[lab]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = secret\n",
+    )
+    .unwrap();
+    std::fs::write(
+        home.join("config"),
+        format!(
+            "[profile lab]\nregion = eu-north-1\nendpoint_url = http://{address}\n\
+             [profile sso]\nsso_session = lab\n"
+        ),
+    )
+    .unwrap();
+    let exec = |profile: &str| {
+        let mut command = mate.space.command(&["exec", "p.toml"]);
+        command
+            .env("AWS_PROFILE", profile)
+            .env("AWS_ALLOW_HTTP", "true");
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        stderr
+    };
+    // Who cannot share computes all the same, and hears why.
+    let stderr = exec("sso");
+    assert!(stderr.contains("by `sso_session`"), "{stderr}");
+    assert!(stderr.contains("hint: `eval"), "{stderr}");
+    assert!(heard.lock().unwrap().is_empty());
+    mate.space.write("p.toml", &super::pipeline("two"));
+    exec("lab");
+    let requests = heard.lock().unwrap().join("\n");
+    assert!(requests.contains("AKIAPROFILE/"), "{requests}");
+    assert!(requests.contains("/eu-north-1/s3/"), "{requests}");
+    // A web server's secret, likewise, and only its own.
+    let (address, heard) = server(refused);
+    let url = format!("[[remote]]\nname = \"team\"\nurl = \"http://{address}/cache\"\n");
+    mate.space.write("runner.toml", &url);
+    let netrc = "machine other.example login eve password x\n\
+                 machine 127.0.0.1\n  login ana\n  password pass\n";
+    std::fs::write(mate.space.path().join("home/.netrc"), netrc).unwrap();
+    mate.space.write("p.toml", &super::pipeline("three"));
+    mate.exec(&[]);
+    // `ana:pass` in base 64.
+    let requests = heard.lock().unwrap().join("\n").to_ascii_lowercase();
+    assert!(
+        requests.contains("authorization: basic yw5honbhc3m="),
+        "{requests}"
+    );
+}
+
+#[test]
+fn a_plan_asks_for_many_nodes_at_once() {
+    // How many are being asked for, and the most that ever were.
+    let counts = Arc::new((Mutex::new((0, 0)), Condvar::new()));
+    let seen = Arc::clone(&counts);
+    let (address, _) = server(move |_| {
+        let (counts, changed) = &*seen;
+        let mut both = counts.lock().unwrap();
+        both.0 += 1;
+        both.1 = both.1.max(both.0);
+        changed.notify_all();
+        let enough = |both: &mut (usize, usize)| both.1 < 8;
+        let (mut both, _) = changed
+            .wait_timeout_while(both, Duration::from_secs(5), enough)
+            .unwrap();
+        both.0 -= 1;
+        http("404 Not Found", "", b"")
+    });
+    let mate = Mate::new("ana", &format!("http://{address}/cache"));
+    let nodes: Vec<String> = (0..10)
+        .map(|i| format!("[nodes.n{i}]\nkind = \"probe\"\nvalue = \"{i}\"\n"))
+        .collect();
+    let text = format!("version = 1\nname = \"wide\"\n{}", nodes.concat());
+    mate.space.write("p.toml", &text);
+    let ran = mate.space.run(&["plan", "p.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(counts.0.lock().unwrap().1 >= 8, "{:?}", counts.0);
 }
 
 #[test]
