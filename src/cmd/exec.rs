@@ -115,18 +115,22 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
     let mut entry = entry(args, &graph, &outcome, &settings, seconds);
     let page = page::of_run(&graph, &store, &outcome, &entry, &settings.run);
     entry.tables = serde_json::to_value(&page.tables)?;
+    let mut saved = Ok(());
     if worth_a_line(&outcome) {
         let run = serde_json::to_value(&entry)?;
-        store.save_run(&settings.run, &run)?;
+        saved = store.save_run(&settings.run, &run);
         store.share_run(&settings.run, &run);
     }
-    let written = page::write(&page, &store, &graph)?;
+    // Whoever waited for a table sees it, even where the disk has no room for a report.
+    let printed = page::printed(&page);
     if args.json {
-        print_json(&written.json)?;
+        print_json(&printed.json)?;
     } else {
-        print(&written.text)?;
+        print(&printed.text)?;
     }
-    tell(args, &format!("report: {}", written.report.display()));
+    saved?;
+    let report = page::write(&page, &store, &graph)?;
+    tell(args, &format!("report: {}", report.display()));
     let uploaded = uploads(args, global, &store)?;
     let (_, _, failed, blocked) = outcome.counts();
     collect(args, &store, &shared.project);
@@ -145,16 +149,15 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
     {
         let mut files = graph.files.clone();
         files.extend(leaves);
-        files.push(written.report.clone());
-        let printed = (written.text, written.json);
+        files.push(report.clone());
         UpToDate::save(
             &store,
             &index,
             began,
             files,
             Results::of(&outcome),
-            printed,
-            Some(written.report),
+            (printed.text, printed.json),
+            Some(report),
         );
     }
     Ok(ExitCode::SUCCESS)

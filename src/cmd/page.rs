@@ -2,7 +2,7 @@
 //! filled from records.
 
 use std::{
-    io::Write,
+    io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -18,10 +18,12 @@ use crate::{
         AnswersSummary, Measured, Page, Provenance, RunInfo, State as PageState, build_tables, html,
     },
     run::{Outcome, RunEntry, State, read_file, record},
-    store::Store,
+    store::{Store, StoreError},
     table::Table,
 };
 
+/// What is said where a report could not be written.
+const FAILED: &str = "the results are in the cache, but the report could not be written";
 /// Images won and lost that a page lists for an evaluation.
 const CHANGES: usize = 100;
 
@@ -35,16 +37,6 @@ pub(super) struct Known {
     pub(super) items: Option<(u64, u64)>,
     pub(super) why: String,
     pub(super) message: Option<String>,
-}
-
-/// What was written.
-pub(super) struct Written {
-    /// The tables as text.
-    pub(super) text: String,
-    /// The tables as JSON.
-    pub(super) json: Value,
-    /// The HTML page.
-    pub(super) report: PathBuf,
 }
 
 /// The page of a finished run.
@@ -196,15 +188,37 @@ fn texts(rows: &[u8]) -> Option<Value> {
     }))
 }
 
-/// Writes tables and page to `out/<pipeline>/` in the store.
-pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<Written> {
+/// What was found, as it is printed.
+pub(super) struct Printed {
+    /// The tables as text.
+    pub(super) text: String,
+    /// The tables as JSON.
+    pub(super) json: Value,
+}
+
+/// The tables of a page as they are printed.
+pub(super) fn printed(page: &Page) -> Printed {
+    let tables: Vec<String> = (page.tables.iter())
+        .map(|table| table.to_text(false, None))
+        .collect();
+    Printed {
+        text: tables.join("\n"),
+        json: json!({"pipeline": page.name, "tables": page.tables}),
+    }
+}
+
+/// Writes tables and page to `out/<pipeline>/` in the store; returns where the page is.
+///
+/// # Errors
+/// A file cannot be written.
+pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<PathBuf> {
     let folder = store.root().join("out").join(&graph.name);
-    fs_err::create_dir_all(&folder)?;
-    let mut text = String::new();
+    fs_err::create_dir_all(&folder)
+        .map_err(|error| StoreError::io("create", &folder, error))
+        .context(FAILED)?;
     for table in &page.tables {
-        let plain = table.to_text(false, None);
         for (ending, content) in [
-            ("txt", plain.clone()),
+            ("txt", table.to_text(false, None)),
             ("md", table.to_markdown()),
             ("csv", table.to_csv()),
             ("tex", table.to_latex()),
@@ -212,18 +226,10 @@ pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<Written
             let path = folder.join(format!("{}.{ending}", file_name(table)));
             replace(&path, content.as_bytes())?;
         }
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&plain);
     }
     let report = folder.join("report.html");
     replace(&report, html(page)?.as_bytes())?;
-    Ok(Written {
-        text,
-        json: json!({"pipeline": page.name, "tables": page.tables}),
-        report,
-    })
+    Ok(report)
 }
 
 /// Writes a file beside its place and renames it: whoever reads it sees all of
@@ -231,15 +237,18 @@ pub(super) fn write(page: &Page, store: &Store, graph: &Graph) -> Result<Written
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let readable = std::fs::Permissions::from_mode(0o644);
-    let mut file = tempfile::Builder::new()
-        .prefix(".writing-")
-        .permissions(readable)
-        .tempfile_in(folder)
-        .with_context(|| format!("failed to write `{}`", path.display()))?;
-    file.write_all(bytes)?;
-    file.persist(path)
-        .with_context(|| format!("failed to write `{}`", path.display()))?;
-    Ok(())
+    let written = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".writing-")
+            .permissions(readable)
+            .tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    written()
+        .map_err(|error| StoreError::io("write", path, error))
+        .context(FAILED)
 }
 
 /// A table's name as a file's.

@@ -59,6 +59,6 @@ pub(super) fn run(args: &ReportArgs, global: &Global) -> Result<ExitCode> {
     };
     let page = page::of_known(&graph, &store, &known, info);
     let written = page::write(&page, &store, &graph)?;
-    print(&format!("{}\n", written.report.display()))?;
+    print(&format!("{}\n", written.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -110,16 +110,20 @@ impl fmt::Display for Hint {
 }
 
 impl StoreError {
-    pub(super) fn io(
+    /// The system's refusal of `action` on `path`, with what may help against it.
+    pub fn io(
         action: &'static str,
         path: impl Into<PathBuf>,
         source: impl Into<io::Error>,
     ) -> Self {
         let cause = source.into();
-        let hint = match Errno::from_io_error(&cause) {
-            Some(Errno::NOSPC | Errno::DQUOT) => "free some space, for example with `cache gc`",
-            Some(Errno::MFILE | Errno::NFILE) => "raise the limit of open files (`ulimit -n`)",
-            Some(Errno::ACCESS | Errno::PERM) => "check who owns the cache folder",
+        // Some errors come wrapped, with a kind and no number.
+        let hint = match (cause.kind(), Errno::from_io_error(&cause)) {
+            (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
+                "free some space, for example with `cache gc`"
+            }
+            (_, Some(Errno::MFILE | Errno::NFILE)) => "raise the limit of open files (`ulimit -n`)",
+            (io::ErrorKind::PermissionDenied, _) => "check who owns the cache folder",
             _ => "",
         };
         Self::Io {

@@ -141,7 +141,6 @@ fn cut_writer(cut: Cut, durable: bool, wait: usize, seen: &mut Seen) {
 }
 
 #[test]
-#[ignore = "not settled: a run of the history, which is not synced, can be empty after a cut"]
 fn a_run_whose_power_is_cut_goes_on_from_what_it_told() {
     if image("power cuts of runs").is_none() {
         return;
@@ -189,7 +188,6 @@ fn a_run_whose_power_is_cut_goes_on_from_what_it_told() {
 }
 
 #[test]
-#[ignore = "not settled: a disk that fills up while the report is written is told without a hint"]
 fn a_disk_that_is_really_full_is_told_with_a_hint_and_goes_on_with_more_room() {
     let mut numbers = Numbers(0xc4ce_b9fe_1a85_ec53);
     let (mut failed, rounds) = (0, if long() { 40 } else { 3 });
