@@ -50,17 +50,29 @@ impl Store {
     /// # Errors
     /// The system refused for a reason that says nothing about the record.
     pub fn lookup(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        self.look(key, true)
+    }
+
+    /// The same without using it: the collection goes by when a record was last looked up.
+    ///
+    /// # Errors
+    /// As for [`lookup`](Self::lookup).
+    pub fn peek(&self, key: &Digest) -> Result<Option<Record>, StoreError> {
+        self.look(key, false)
+    }
+
+    fn look(&self, key: &Digest, uses: bool) -> Result<Option<Record>, StoreError> {
         let place = record_place(key);
         let state = self.0.record_state(&place.path(), key);
         match state.map_err(|error| self.0.io("read", &place.path(), error))? {
             State::Good(record, file, identity) => {
-                if !self.0.read_only {
+                if uses && !self.0.read_only {
                     self.0.freshen(&file, &identity, DAY);
                 }
                 Ok(Some(*record))
             }
             State::Absent => match self.0.beneath.get() {
-                Some(beneath) => beneath.lookup(key),
+                Some(beneath) => beneath.look(key, uses),
                 None => Ok(None),
             },
             State::Bad(reason, id, true) => {
