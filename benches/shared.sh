@@ -4,6 +4,7 @@
 #   MOTO  a Python venv with `pip install 'moto[server]'`
 #   DVC   a Python venv with `pip install 'dvc[s3]'`
 # rclone comes from the distribution. What is not there is skipped, loudly.
+# At the end: what a run with nothing to do asks of a server (needs MOTO and target/release/runner).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-3}
@@ -79,3 +80,35 @@ for url in "${urls[@]}"; do
         fi
     done
 done
+
+if [ -x "${MOTO:-}/bin/moto_server" ]; then
+    nodes=1000
+    echo "== $nodes nodes with s3://bench/noop behind them"
+    runner=$PWD/target/release/runner
+    mkdir "$room/project"
+    cd "$room/project"
+    export RUNNER_CONFIG=$room/config RUNNER_STATE=$room/state
+    printf '[[remote]]\nname = "team"\nurl = "s3://bench/noop"\n' >runner.toml
+    {
+        printf 'version = 1\nname = "noop"\n'
+        for i in $(seq "$nodes"); do
+            printf '[nodes.n%d]\nkind = "probe"\nvalue = "%d"\n' "$i" "$i"
+        done
+    } >p.toml
+    "$runner" key new --name ana >/dev/null
+    run() { # NAME
+        local name=$1 begin end asked
+        asked=$(grep -c 'HTTP/1.1"' "$room/moto.log") || true
+        begin=$(date +%s.%N)
+        "$runner" exec p.toml --quiet >/dev/null
+        end=$(date +%s.%N)
+        asked=$(($(grep -c 'HTTP/1.1"' "$room/moto.log") - asked))
+        printf '%s: %.3f s, %d requests\n' "$name" "$(echo "$end - $begin" | bc)" "$asked"
+    }
+    run "first run, with upload"
+    run "nothing to do"
+    echo "# a comment" >>p.toml
+    run "nothing to do, every node looked up"
+    rm -rf cache
+    run "an empty cache, all from the server"
+fi
