@@ -33,7 +33,8 @@ fn run(target: &str, check: checks::Check) {
         let result = std::panic::catch_unwind(|| check(&bytes));
         match result {
             Ok(good) => accepted += usize::from(good),
-            Err(_) => panic!("`{target}` fails on `{}`", path.display()),
+            // The panic has told why.
+            Err(_panic) => panic!("`{target}` fails on `{}`", path.display()),
         }
     }
     // A reader that takes everything, or nothing, is not what was fuzzed.

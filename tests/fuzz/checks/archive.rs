@@ -1,4 +1,4 @@
-//! What PyTorch writes: archives of state dicts and of TorchScript modules, and files of the time
+//! What PyTorch writes: archives of state dicts and of `TorchScript` modules, and files of the time
 //! before archives.
 
 use runner::models::weights::{Format, Weights};

@@ -33,12 +33,13 @@ fn read(bytes: &[u8]) -> bool {
     for output in &record.outputs {
         let path = Path::new(&output.name);
         let plain = |part| matches!(part, Component::Normal(_));
-        assert!(path.components().all(plain), "{path:?}");
+        assert!(path.components().all(plain), "{}", output.name);
         assert!(
             path.components().count() == output.name.split('/').count(),
-            "{path:?}"
+            "{}",
+            output.name
         );
-        assert!(!output.name.contains('\0'), "{path:?}");
+        assert!(!output.name.contains('\0'), "{}", output.name);
     }
     match fuzz::write(&record, DOMAIN) {
         Ok(again) => {

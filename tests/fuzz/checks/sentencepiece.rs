@@ -1,4 +1,4 @@
-//! SentencePiece models: an error or a tokenizer, and where every byte has a piece, a text's
+//! `SentencePiece` models: an error or a tokenizer, and where every byte has a piece, a text's
 //! pieces are the text.
 
 use runner::models::tokenizer::Tokenizer;
