@@ -184,7 +184,11 @@ impl Diagnostic {
             let (mut here, mut rest) = (Vec::new(), Vec::new());
             for mark in marks {
                 let joined = window.start.min(mark.1.start)..window.end.max(mark.1.end);
-                if std::ptr::eq(mark.0, source) && lines_in(&source.text[joined.clone()]) <= NEAR {
+                // The place that the excerpt is for is in it, however long it is.
+                if here.is_empty()
+                    || std::ptr::eq(mark.0, source)
+                        && lines_in(&source.text[joined.clone()]) <= NEAR
+                {
                     window = lines_around(source, &joined);
                     here.push(mark);
                 } else {
@@ -372,6 +376,36 @@ mod tests {
         let backwards = Range { start: 20, end: 3 };
         let all = Diagnostics::from(Diagnostic::at(Place::new(&source, backwards), "odd"));
         assert!(all.render(false, 80).contains("odd"));
+    }
+
+    #[test]
+    fn a_place_of_many_lines_is_shown_once() {
+        let text = format!("start\n{}end\n", "more\n".repeat(100));
+        let source = SourceText::new(Path::new("/x/a.toml"), "a.toml", text);
+        let all = Diagnostics::from(
+            Diagnostic::at(Place::new(&source, 0..509), "a long key")
+                .note(Place::new(&source, 506..509), "it ends here"),
+        );
+        insta::assert_snapshot!(all.render(false, 80), @r"
+        error: a long key
+           --> a.toml:1:1
+            |
+          1 | / start
+          2 | | more
+          3 | | more
+          4 | | more
+        ...   |
+        101 | | more
+        102 | | end
+            | |___^
+            |
+           ::: a.toml:102:1
+            |
+        102 |   end
+            |   --- it ends here
+
+        1 error
+        ");
     }
 
     #[test]
