@@ -311,6 +311,11 @@ impl Inner {
 
     fn warn(&self, path: &str, reason: &str) {
         tracing::warn!(path, reason, "a cache entry is not as it should be");
+        self.note(path, reason);
+    }
+
+    /// Keeps a warning for whoever asks for those of this process.
+    fn note(&self, path: &str, reason: &str) {
         let mut warnings = lock(&self.warnings);
         if warnings.len() < MOST_WARNINGS {
             warnings.push(Warning {

@@ -64,10 +64,8 @@ impl Dav {
         env: HashMap<String, OsString>,
     ) -> Result<Self, String> {
         let origin = format!("{scheme}://{host}");
-        let uri: Uri = format!("{origin}/")
-            .parse()
-            .map_err(|_| "it names no server".to_owned())?;
-        let server = uri.host().unwrap_or_default();
+        let uri: Option<Uri> = format!("{origin}/").parse().ok();
+        let server = uri.as_ref().and_then(Uri::host).unwrap_or_default();
         let hidden = scheme == "https" || is_this_machine(server);
         let mut secret = Secret::of(name, &env)?;
         if secret.is_some() && !hidden {

@@ -16,6 +16,7 @@ mod profile;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod unusable;
 mod wire;
 
 use std::{
@@ -28,6 +29,8 @@ use std::{
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
+
+use ureq::http::Uri;
 
 use self::wire::Limits;
 use super::StoreError;
@@ -111,12 +114,16 @@ pub(crate) enum Fault {
     Unsupported(String),
 }
 
-/// Why a remote cannot be used at all: its description is wrong, or a folder holds other things.
+/// Why a remote cannot be used at all: its description is wrong, a folder holds other things, or
+/// there is something wrong on this machine.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// A shared folder that is no cache.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What the environment or the user's files say does not allow it on this machine.
+    #[error("{0}")]
+    Unusable(String),
     /// An address that means nothing here.
     #[error("use `{url}` as a remote: {reason}\nhint: {hint}")]
     Address {
@@ -127,6 +134,15 @@ pub(crate) enum OpenError {
         /// What may help.
         hint: String,
     },
+}
+
+/// What addresses of other remotes than folders begin with.
+const SCHEMES: [&str; 5] = ["s3", "gs", "az", "http", "https"];
+
+/// A remote that says to every question why it cannot be used.
+pub(crate) fn unusable(name: &str, reason: String) -> Box<dyn Remote> {
+    let name = plain(name);
+    Box::new(unusable::Unusable { name, reason })
 }
 
 /// Opens the remote called `name` that `url` tells of.
@@ -141,7 +157,8 @@ pub(crate) enum OpenError {
 /// it says nothing, the files of those tools do: see [`profile`].
 ///
 /// # Errors
-/// The address means nothing here, has a password in it, or names a folder that is no cache.
+/// The address means nothing here, has a password in it, or names a folder that is no cache; or
+/// what the environment or the user's files say does not allow it.
 pub(crate) fn open(
     name: &str,
     url: &str,
@@ -184,8 +201,7 @@ fn open_with(
         let shared = dir::Shared::open(&name, Path::new(&path), read_only)?;
         return Ok(Box::new(Guarded::new(shared, read_only)));
     }
-    let known = ["s3", "gs", "az", "http", "https"].contains(&scheme);
-    if !known {
+    if !SCHEMES.contains(&scheme) {
         return Err(wrong(
             "it is not a kind of remote",
             "write a path, `s3://…`, `gs://…`, `az://…`, `https://…` or `http://…`",
@@ -210,17 +226,15 @@ fn open_with(
             "use letters, digits, `.`, `_` and `-`",
         ));
     }
-    let unusable = |reason: String| {
-        let (reason, hint) = reason.split_once("\nhint: ").unwrap_or((&reason, ""));
-        let hint = if hint.is_empty() {
-            "see the environment variables of this kind of remote"
-        } else {
-            hint
-        };
-        wrong(reason, hint)
-    };
     if let "http" | "https" = scheme {
-        let dav = dav::Dav::open(&name, scheme, host, folder, limits, env).map_err(unusable)?;
+        if format!("{scheme}://{host}/").parse::<Uri>().is_err() {
+            return Err(wrong(
+                "it names no server",
+                "write the server's name after the slashes, as in `https://host/folder`",
+            ));
+        }
+        let dav = dav::Dav::open(&name, scheme, host, folder, limits, env)
+            .map_err(OpenError::Unusable)?;
         return Ok(Box::new(Guarded::new(dav, read_only)));
     }
     if super::check_name(host).is_err() {
@@ -229,7 +243,8 @@ fn open_with(
             "write the bucket's name after the slashes, as in `s3://bucket/folder`",
         ));
     }
-    let cloud = cloud::Cloud::open(&name, scheme, host, folder, limits, env).map_err(unusable)?;
+    let cloud = cloud::Cloud::open(&name, scheme, host, folder, limits, env)
+        .map_err(OpenError::Unusable)?;
     Ok(Box::new(Guarded::new(cloud, read_only)))
 }
 

@@ -148,7 +148,7 @@ impl Inner {
             self.warn_once(
                 sharing,
                 &subject(),
-                &format!("{reason}; this run goes on without it"),
+                &format!("this run goes on without it: {reason}"),
             );
             return None;
         }

@@ -136,7 +136,8 @@ impl Inner {
     /// Warns once in a process about `subject`.
     fn warn_once(&self, sharing: &Sharing, subject: &str, reason: &str) {
         if lock(&sharing.told).insert(format!("{subject}: {reason}")) {
-            self.warn(subject, reason);
+            tracing::warn!("{subject}: {reason}");
+            self.note(subject, reason);
         }
     }
 }

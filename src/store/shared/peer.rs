@@ -39,10 +39,15 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn open(options: &RemoteOptions, base: &Path) -> Result<Self, StoreError> {
         let remote = remote::open(&options.name, &options.url, base, !options.write);
-        let remote = remote.map_err(|error| match error {
-            OpenError::Store(error) => error,
-            error @ OpenError::Address { .. } => StoreError::Address(error.to_string()),
-        })?;
+        let remote = match remote {
+            Ok(remote) => remote,
+            // No reason to compute nothing: a run goes on without it.
+            Err(OpenError::Unusable(reason)) => remote::unusable(&options.name, reason),
+            Err(OpenError::Store(error)) => return Err(error),
+            Err(error @ OpenError::Address { .. }) => {
+                return Err(StoreError::Address(error.to_string()));
+            }
+        };
         Ok(Self {
             remote,
             write: options.write,
