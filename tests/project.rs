@@ -121,6 +121,7 @@ fn remotes_are_added_listed_and_removed() {
     assert!(space.run(&["remote", "list"]).stdout.contains("no remotes"));
     let ran = space.run(&["remote", "add", "team", "s3://bucket/prefix"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("next: "), "{}", ran.stderr);
     let ran = space.run(&[
         "remote",
         "add",
@@ -130,6 +131,10 @@ fn remotes_are_added_listed_and_removed() {
         "--required",
     ]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.stderr, "");
+    let ran = space.run(&["remote", "add", "far", "/nowhere/at/all", "--read-only"]);
+    assert!(ran.stderr.contains("is not there"), "{}", ran.stderr);
+    assert_eq!(space.run(&["remote", "remove", "far"]).code, 0);
     let listed = space.run(&["remote", "list"]);
     assert_eq!(
         listed.stdout,

@@ -11,12 +11,13 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{Exit, print, print_json};
+use super::{Exit, print, print_json, say};
 use crate::{
     diagnostic::Diagnostics,
     pipeline,
     project::{FILE, Project, RemoteSpec, edit},
     reading::source::relative,
+    trust::Trust,
 };
 
 /// Where the project's results are shared.
@@ -104,7 +105,28 @@ fn add(args: &AddArgs, root: &Path) -> Result<ExitCode> {
     replace(root, &text)?;
     let mode = mode(&spec);
     print(&format!("added `{}` ({}, {mode})\n", spec.name, spec.url))?;
+    next(&spec, root);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what is still missing before anything is shared.
+fn next(spec: &RemoteSpec, root: &Path) {
+    if let Some(folder) = spec.folder(root)
+        && !folder.exists()
+        && !folder.parent().is_some_and(Path::exists)
+    {
+        say(&format!(
+            "note: the folder `{}` is not there: nothing is shared until it is",
+            folder.display()
+        ));
+    }
+    let trust = Trust::folder().and_then(|folder| Trust::load(&folder).ok());
+    if spec.write && trust.is_none_or(|trust| trust.writer().is_none()) {
+        say(
+            "next: `runner key new --name YOURS` makes the key that signs what you share; \
+             its output says what your teammates do",
+        );
+    }
 }
 
 /// What is wrong with the arguments: there is no file yet whose lines could be shown.

@@ -119,19 +119,21 @@ fn check_folder(address: &str) -> Result<(), Problem> {
             "write the whole path, or one from the project's root",
         ));
     }
-    if let Some((scheme, rest)) = address.split_once(':')
-        && SCHEMES.contains(&scheme)
-    {
-        let label = if rest.contains('@') {
-            HIDDEN
-        } else {
-            "no folder and no URL"
-        };
-        return Err(Problem::new(
-            format!("`{scheme}:` lacks its two slashes"),
-            label,
-            format!("write {scheme}://…"),
-        ));
+    for (sign, lacks) in [(":", "two slashes"), ("//", "colon")] {
+        if let Some((scheme, rest)) = address.split_once(sign)
+            && SCHEMES.contains(&scheme)
+        {
+            let label = if rest.contains('@') {
+                HIDDEN
+            } else {
+                "no folder and no URL"
+            };
+            return Err(Problem::new(
+                format!("`{scheme}{sign}` lacks its {lacks}"),
+                label,
+                format!("write {scheme}://…"),
+            ));
+        }
     }
     Ok(())
 }
@@ -250,6 +252,7 @@ mod tests {
             ("s4://bucket", "did you mean `s3://`?"),
             ("ftp://host/a", "a remote is a folder"),
             ("s3:bucket", "lacks its two slashes"),
+            ("s3//bucket/a", "`s3//` lacks its colon"),
             ("s3://", "names no bucket"),
             ("https:///a", "names no host"),
             ("file://a/b", "names no folder"),
