@@ -96,20 +96,27 @@ fn put(folder: &Path, url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Fetches the record of the embeddings, and its objects.
+fn images(store: &Store) -> anyhow::Result<()> {
+    let found = store.find(&key("images"));
+    let found = found.ok_or_else(|| anyhow::anyhow!("the record is not there"))?;
+    let outputs = found.record.outputs.iter();
+    let objects: Vec<_> = outputs.map(|o| (o.digest, o.size)).collect();
+    anyhow::ensure!(store.fetch(&objects).is_empty(), "objects are missing");
+    Ok(())
+}
+
 fn get(folder: &Path, url: &str) -> anyhow::Result<()> {
     let _ = std::fs::remove_dir_all(folder.join("ben"));
     let store = open(folder, "ben", url)?;
     let began = Instant::now();
-    let found = store.find(&key("images"));
-    let found = found.ok_or_else(|| anyhow::anyhow!("the record is not there"))?;
-    let objects: Vec<_> = found
-        .record
-        .outputs
-        .iter()
-        .map(|o| (o.digest, o.size))
-        .collect();
-    anyhow::ensure!(store.fetch(&objects).is_empty(), "objects are missing");
-    let packs = store.pull_items(&space());
+    // As in a run, in which two nodes want them.
+    let (images, packs) = std::thread::scope(|scope| {
+        let images = scope.spawn(|| images(&store));
+        let packs = store.pull_items(&space());
+        (images.join(), packs)
+    });
+    images.map_err(|_| anyhow::anyhow!("the thread panicked"))??;
     let items = store.items(&space())?;
     anyhow::ensure!(items.len() == ANSWERS, "{} answers", items.len());
     let stats = store.stats()?;
