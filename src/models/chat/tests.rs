@@ -291,7 +291,8 @@ fn hostile_templates_end_soon_in_an_error() {
         let result = ChatTemplate::compile(&template, "t", None, None)
             .and_then(|chat| chat.render("a cat", None));
         let shown: String = template.chars().take(80).collect();
-        let most = Duration::from_secs(10);
+        // Many times what it takes, as the machine may be busy; without limits it takes for ever.
+        let most = Duration::from_mins(1);
         assert!(start.elapsed() < most, "{shown} took {:?}", start.elapsed());
         // Whatever ends in time is short.
         assert!(
