@@ -27,6 +27,9 @@ const CONFIGS: [Option<(&str, &str)>; 4] = [
     Some(("added_tokens.json", r#"{"[X]": 700}"#)),
 ];
 
+/// The tokens of the third of them that stand for text, whatever pieces of the model they replace.
+const RENAMED: [u32; 2] = [9, 11];
+
 /// The bytes are a byte that says what to add, the length of a text, the text, and a model.
 pub fn check(bytes: &[u8]) -> bool {
     let [what, len, rest @ ..] = bytes else {
@@ -51,7 +54,8 @@ pub fn check(bytes: &[u8]) -> bool {
         for (name, _) in CONFIGS.into_iter().flatten() {
             let _ = std::fs::remove_file(folder.join(name));
         }
-        if let Some((name, config)) = CONFIGS[usize::from(what & CONFIG) / 4] {
+        let config = usize::from(what & CONFIG) / 4;
+        if let Some((name, config)) = CONFIGS[config] {
             std::fs::write(folder.join(name), config).unwrap();
         }
         let path = folder.join("tokenizer.model");
@@ -59,7 +63,8 @@ pub fn check(bytes: &[u8]) -> bool {
         let Ok(tokenizer) = Tokenizer::open(&path) else {
             return false;
         };
-        encoded(&tokenizer, &text, what & WITH_BYTES != 0);
+        let renamed: &[u32] = if config == 2 { &RENAMED } else { &[] };
+        encoded(&tokenizer, &text, what & WITH_BYTES != 0, renamed);
         true
     })
 }
@@ -72,21 +77,25 @@ fn piece(model: &mut Vec<u8>, text: &str, kind: u8) {
     model.extend([0x18, kind]);
 }
 
-fn encoded(tokenizer: &Tokenizer, text: &str, with_bytes: bool) {
+fn encoded(tokenizer: &Tokenizer, text: &str, with_bytes: bool, renamed: &[u32]) {
     let ids = tokenizer.encode(text).unwrap();
     assert!(ids.iter().all(|&id| id <= tokenizer.largest_id()));
     assert_eq!(tokenizer.encode(text).unwrap(), ids);
     let decoded = tokenizer.decode(&ids).unwrap();
     let bytes: Vec<Option<Vec<u8>>> = ids.iter().map(|&id| tokenizer.token_bytes(id)).collect();
-    // Special tokens stand for no text, and the file writes `▁` for a space; tokens of a folder
-    // may take the spaces around them.
-    if with_bytes && !text.contains(['▁', '[']) && bytes.iter().all(Option::is_some) {
+    // Special tokens stand for no text. Those of a folder stand for their own, may take the spaces
+    // around them, and what follows them begins with a space as the text itself does.
+    let plain = !ids.iter().any(|id| renamed.contains(id));
+    if with_bytes && plain && bytes.iter().all(Option::is_some) {
+        // A space is written `▁`, which stays where only the pieces of its bytes can spell it.
+        let spaced = |text: &str| text.replace('▁', " ");
         let whole = bytes.into_iter().flatten().flatten().collect::<Vec<u8>>();
-        let whole = String::from_utf8(whole).unwrap();
-        assert!(
-            whole == text || whole.strip_prefix(' ') == Some(text),
-            "{whole:?} of {text:?}"
-        );
-        assert!(decoded == text || decoded == text.strip_prefix(' ').unwrap_or(text));
+        for said in [String::from_utf8(whole).unwrap(), decoded] {
+            let (said, text) = (spaced(&said), spaced(text));
+            assert!(
+                said == text || said.strip_prefix(' ') == Some(text.as_str()),
+                "{said:?} of {text:?}"
+            );
+        }
     }
 }
