@@ -108,6 +108,10 @@ fn fail_at(call: &str, error: &str, at: usize, then: &str, begin_warm: bool) -> 
             let advised = ["ENOSPC", "EDQUOT", "EMFILE", "ENFILE"].contains(&error);
             assert!(!advised || stderr.contains("hint: "), "{case}: {stderr}");
         }
+        // The project's files come first, and what cannot be read of them is told as such.
+        Some(3) if ["openat", "read"].contains(&call) => {
+            assert!(stderr.contains("error: failed to read"), "{case}: {stderr}");
+        }
         code => panic!("{case}: ended by {code:?}: {stderr}"),
     }
     let quarantined = error == "EIO" && ["openat2", "read"].contains(&call);

@@ -28,7 +28,7 @@ use tokio::runtime::Runtime;
 use super::{
     Body, Entry, Fault, PIECE, Remote,
     exchange::{Connector, Told},
-    is_plain, not_of_size, profile, read_at,
+    is_plain, not_of_size, profile, read_at, secret,
     wire::{Limits, Wire},
 };
 use crate::store::tmp::random;
@@ -88,7 +88,11 @@ impl Cloud {
         let connector = Connector(Arc::new(wire));
         // Their own errors may show what the variables hold.
         let failed = |_: Error| {
-            format!("the settings for `{scheme}` in the environment or the user's files are wrong")
+            format!(
+                "the settings for `{scheme}` in the environment or the user's files are wrong\n\
+                 hint: {}",
+                secret::hint(scheme, name)
+            )
         };
         macro_rules! with_settings {
             ($builder:expr, $prefixes:expr) => {{
