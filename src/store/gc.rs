@@ -247,11 +247,20 @@ impl Inner {
             let Some(key) = entry.digest else {
                 continue;
             };
-            let Ok(Some(bytes)) = self.record_bytes(&entry.place.path()) else {
+            // What cannot be told must not count as unused: nothing is collected then.
+            let unknown = |error: io::Error| {
+                let path = entry.place.path();
+                io::Error::new(
+                    error.kind(),
+                    format!("{path} or its objects: {error}\nhint: see `runner cache verify`"),
+                )
+            };
+            let bytes = self.readable(&entry.place.path()).map_err(unknown)?;
+            let Some(bytes) = bytes else {
                 continue;
             };
             let (what, objects) = match Written::decode(&bytes, &key, DOMAIN) {
-                Ok(written) if written.references().all(|object| self.has(&object)) => {
+                Ok(written) if self.missing(&written).map_err(unknown)?.is_none() => {
                     (What::Record, written.named())
                 }
                 Err(unreadable) if !unreadable.damaged => (What::Record, mentioned(&bytes)),

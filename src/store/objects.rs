@@ -13,7 +13,7 @@ use super::{
     Inner, Store, StoreError,
     dir::Found,
     publish::{Place, Present},
-    record::Reference,
+    record::{Reference, Written},
     shard,
     tmp::local_time,
 };
@@ -166,17 +166,38 @@ impl Inner {
     }
 
     pub(super) fn has(&self, object: &Reference) -> bool {
+        self.looked(object).unwrap_or(false)
+    }
+
+    /// As [`has`](Self::has), for whoever would act on it that something is missing.
+    ///
+    /// # Errors
+    /// Whether it is there cannot be told.
+    fn looked(&self, object: &Reference) -> io::Result<bool> {
         let place = object_place(&object.digest);
-        let size = || self.dir.size(&place.path()).ok().flatten();
+        let size = || self.dir.size(&place.path());
         if let Some(Store(beneath)) = self.beneath.get()
             && beneath.has(object)
         {
-            return true;
+            return Ok(true);
         }
-        match size() {
+        Ok(match size()? {
             Some(there) => there == object.size,
-            None => self.restore(&place, &object.digest) && size() == Some(object.size),
+            None => self.restore(&place, &object.digest) && size()? == Some(object.size),
+        })
+    }
+
+    /// The first of a record's objects that is not there.
+    ///
+    /// # Errors
+    /// Whether they are there cannot be told.
+    pub(super) fn missing(&self, written: &Written) -> io::Result<Option<Reference>> {
+        for object in written.references() {
+            if !self.looked(&object)? {
+                return Ok(Some(object));
+            }
         }
+        Ok(None)
     }
 
     /// As [`has`](Self::has), and marks the object as used.

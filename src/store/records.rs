@@ -168,7 +168,7 @@ impl Inner {
             Ok(written) => written,
             Err(unreadable) => return bad(unreadable.reason, unreadable.damaged),
         };
-        if let Some(missing) = written.references().find(|object| !self.has(object)) {
+        if let Some(missing) = self.missing(&written)? {
             return bad(format!("its object {} is missing", missing.digest), false);
         }
         match written.record(|object| self.value(object)) {
