@@ -36,7 +36,7 @@ use crate::{
     digest::Digest,
     pipeline::{self, Graph, NodeId},
     report::check_tables,
-    store::Store,
+    store::{Store, advice},
 };
 
 /// A node failed.
@@ -173,7 +173,13 @@ fn fail(error: &anyhow::Error, global: &Global) -> ExitCode {
         return ExitCode::from(PIPELINE);
     }
     let exit = error.downcast_ref::<Exit>();
-    let text = format!("{error:#}");
+    let mut text = format!("{error:#}");
+    if !text.contains("hint: ") {
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+        if let Some(hint) = causes.find_map(advice) {
+            text.push_str(&format!("\nhint: {hint}"));
+        }
+    }
     if !text.is_empty() {
         say(&format!("error: {text}"));
     }

@@ -109,6 +109,20 @@ impl fmt::Display for Hint {
     }
 }
 
+/// What helps against an error of the operating system, whatever was being done.
+pub fn advice(error: &io::Error) -> Option<&'static str> {
+    // Some errors come wrapped, with a kind and no number.
+    match (error.kind(), Errno::from_io_error(error)) {
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
+            Some("free some space, for example with `cache gc`")
+        }
+        (_, Some(Errno::MFILE | Errno::NFILE)) => {
+            Some("raise the limit of open files (`ulimit -n`)")
+        }
+        _ => None,
+    }
+}
+
 impl StoreError {
     /// The system's refusal of `action` on `path`, with what may help against it.
     pub fn io(
@@ -117,14 +131,10 @@ impl StoreError {
         source: impl Into<io::Error>,
     ) -> Self {
         let cause = source.into();
-        // Some errors come wrapped, with a kind and no number.
-        let hint = match (cause.kind(), Errno::from_io_error(&cause)) {
-            (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
-                "free some space, for example with `cache gc`"
-            }
-            (_, Some(Errno::MFILE | Errno::NFILE)) => "raise the limit of open files (`ulimit -n`)",
-            (io::ErrorKind::PermissionDenied, _) => "check who owns the cache folder",
-            _ => "",
+        let hint = match (advice(&cause), cause.kind()) {
+            (Some(hint), _) => hint,
+            (None, io::ErrorKind::PermissionDenied) => "check who owns the cache folder",
+            (None, _) => "",
         };
         Self::Io {
             action,
@@ -132,5 +142,25 @@ impl StoreError {
             cause,
             hint: Hint(hint),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_given_by_kind_and_by_number() {
+        let full = io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
+        let wrapped = io::Error::new(full.kind(), "wrapped");
+        for error in [full, wrapped] {
+            assert!(advice(&error).unwrap().contains("cache gc"), "{error}");
+        }
+        let files = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        assert!(advice(&files).unwrap().contains("ulimit"));
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(advice(&denied), None);
+        let error = StoreError::io("write", "x", denied).to_string();
+        assert!(error.contains("hint: check who owns"), "{error}");
     }
 }

@@ -52,7 +52,7 @@ use self::{
 };
 pub use self::{
     divergence::{Divergence, Side},
-    error::{Hint, StoreError},
+    error::{Hint, StoreError, advice},
     gc::{GcPolicy, GcReport},
     index::Generation,
     items::Items,
