@@ -26,8 +26,19 @@ pub enum RemoteCommand {
     /// Add a remote to the project's `runner.toml`.
     ///
     /// URL is a folder that everybody has, or starts with s3://, gs://, az://,
-    /// https:// or http://. Credentials come from the environment or the usual
-    /// credential files.
+    /// https:// or http://. Credentials come from the environment or from the
+    /// files of the services' own tools, never from `runner.toml`:
+    ///
+    /// S3: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_REGION`, or the
+    /// profile `AWS_PROFILE` of ~/.aws; `AWS_ENDPOINT_URL` for another server.
+    ///
+    /// Google Cloud: a file named by `GOOGLE_APPLICATION_CREDENTIALS`, or what
+    /// `gcloud auth application-default login` left.
+    ///
+    /// Azure: `AZURE_STORAGE_ACCOUNT_NAME` and `AZURE_STORAGE_ACCOUNT_KEY`.
+    ///
+    /// A web server: `RUNNER_REMOTE_<NAME>_TOKEN`, or `RUNNER_REMOTE_<NAME>_USER`
+    /// and `RUNNER_REMOTE_<NAME>_PASSWORD`, or ~/.netrc.
     ///
     /// Example: `runner remote add team s3://bucket/prefix`
     Add(AddArgs),

@@ -92,12 +92,7 @@ impl Service {
         let mut body = Pieces(body, Bytes::new());
         let sent = self.wire.send(parts, sends.then_some((&mut body, size)));
         let mut response = sent.map_err(|(trouble, fault)| match (trouble, fault) {
-            _ if beside => told(
-                HttpErrorKind::Unknown,
-                Fault::Denied(
-                    "no credentials are in the environment, and this machine offers none".into(),
-                ),
-            ),
+            _ if beside => no_credentials(),
             (Trouble::Unsent, fault) => told(HttpErrorKind::Connect, fault),
             (Trouble::Unknown, fault) => told(HttpErrorKind::Interrupted, fault),
             (Trouble::Nonsense, fault) => told(HttpErrorKind::Decode, fault),
@@ -127,6 +122,7 @@ impl Service {
                 let body = Answer(Mutex::new(body), hint);
                 Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
             }
+            _ if beside => Err(no_credentials()),
             // What these mean depends on the question, which `object_store` knows.
             304 | 412 => Ok(response.map(|_| Bytes::new().into())),
             404 | 409 => {
@@ -154,6 +150,14 @@ impl Service {
             }
         }
     }
+}
+
+/// What is said where the machine itself was asked for credentials, in vain.
+fn no_credentials() -> HttpError {
+    let text = "no credentials are in the environment or in the files of the service's own tool, \
+                and this machine offers none\n\
+                hint: `runner remote add --help` says where they belong";
+    told(HttpErrorKind::Unknown, Fault::Denied(text.to_owned()))
 }
 
 /// Whether a query asks for a list, in the dialect of S3 and Google or in that of Azure.
