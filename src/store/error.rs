@@ -111,14 +111,16 @@ impl fmt::Display for Hint {
 
 /// What helps against an error of the operating system, whatever was being done.
 pub fn advice(error: &io::Error) -> Option<&'static str> {
-    // Some errors come wrapped, with a kind and no number.
+    const FILES: &str = "raise the limit of open files (`ulimit -n`)";
+    // Some errors come wrapped, with a kind and no number but in their text.
+    let text = || error.to_string();
+    let number = |of: Errno| text().ends_with(&format!("(os error {})", of.raw_os_error()));
     match (error.kind(), Errno::from_io_error(error)) {
         (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
             Some("free some space, for example with `cache gc`")
         }
-        (_, Some(Errno::MFILE | Errno::NFILE)) => {
-            Some("raise the limit of open files (`ulimit -n`)")
-        }
+        (_, Some(Errno::MFILE | Errno::NFILE)) => Some(FILES),
+        (_, None) if number(Errno::MFILE) || number(Errno::NFILE) => Some(FILES),
         _ => None,
     }
 }
@@ -157,7 +159,10 @@ mod tests {
             assert!(advice(&error).unwrap().contains("cache gc"), "{error}");
         }
         let files = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
-        assert!(advice(&files).unwrap().contains("ulimit"));
+        let wrapped = io::Error::new(files.kind(), format!("failed to open `x`: {files}"));
+        for error in [files, wrapped] {
+            assert!(advice(&error).unwrap().contains("ulimit"), "{error}");
+        }
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
         assert_eq!(advice(&denied), None);
         let error = StoreError::io("write", "x", denied).to_string();
