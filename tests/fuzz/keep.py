@@ -8,6 +8,7 @@ is taken first, a shorter one before a longer one. Files in `corpus/TARGET` whos
 `seed-` or `found-` stay.
 """
 
+import heapq
 import shutil
 import subprocess
 import sys
@@ -33,30 +34,49 @@ with tempfile.TemporaryDirectory() as scratch:
             if path.stat().st_size <= LONGEST:
                 shutil.copy(path, pool / path.name)
     subprocess.run(
-        [program, "-merge=1", f"-merge_control_file={control}", "-timeout=10", merged, pool],
+        [program, "-set_cover_merge=1", f"-merge_control_file={control}", "-timeout=10", merged, pool],
         check=True,
         stderr=subprocess.DEVNULL,
     )
-    # The number of files, of those that are there already, and their names; then what each reaches.
+    # The number of files, of those that are there already, and their names; then what each reaches:
+    # eight numbers an edge, one for each of the bits of how often it was taken.
     lines = control.read_text().splitlines()
     names = lines[2 : 2 + int(lines[0])]
     reached = {}
     for line in lines[2 + len(names) :]:
         what, at, *rest = line.split()
-        if what in ("FT", "COV"):
-            reached.setdefault(names[int(at)], set()).update(f"{what} {one}" for one in rest)
+        if what == "FT":
+            reached[names[int(at)]] = {int(one) for one in rest}
 
     chosen = sorted(path for path in corpus.iterdir() if path.name.startswith(KEPT))
-    seen = set()
+    seen, edges = set(), set()
+
+    def added(name):
+        """New edges first, then edges taken more often."""
+        new = reached[name] - seen
+        return len({one // 8 for one in new} - edges), len(new), -Path(name).stat().st_size
+
+    def take(name):
+        new = reached.pop(name, set())
+        seen.update(new)
+        edges.update(one // 8 for one in new)
+
     for path in chosen:
-        seen |= reached.pop(str(pool / path.name), set())
-    while reached and len(chosen) < MOST:
-        best = max(reached, key=lambda name: (len(reached[name] - seen), -Path(name).stat().st_size))
-        if not reached[best] - seen:
-            break
-        seen |= reached.pop(best)
+        take(str(pool / path.name))
+    # What a file adds only falls while others are taken: one that is still best now is the best.
+    queue = [(*(-one for one in added(name)), name) for name in reached]
+    heapq.heapify(queue)
+    while queue and len(chosen) < MOST:
+        *_, best = heapq.heappop(queue)
+        now = (*(-one for one in added(best)), best)
+        if now[1] == 0:
+            continue
+        if queue and now > queue[0]:
+            heapq.heappush(queue, now)
+            continue
+        take(best)
         chosen.append(Path(best))
-    rest = set().union(*reached.values()) - seen if reached else set()
+    lost = {one // 8 for rest in reached.values() for one in rest} - edges
 
     for path in corpus.iterdir():
         if not path.name.startswith(KEPT):
@@ -65,6 +85,4 @@ with tempfile.TemporaryDirectory() as scratch:
         if path.parent == pool:
             shutil.copy(path, corpus / path.name)
 
-edges = sum(one.startswith("COV") for one in seen)
-lost = sum(one.startswith("COV") for one in rest)
-print(f"{target}: {len(chosen)} files reach {edges} edges; {lost} more are reached by files not kept")
+print(f"{target}: {len(chosen)} files reach {len(edges)} edges; files not kept reach {len(lost)} more")
