@@ -67,9 +67,11 @@ own = f'# mine\n[[domain]]\nname = "ana"\nkeys = [\n    "{ANA}", # this one\n]\n
 lab = f'[[domain]]\nname = "lab"\nkeys = ["{ANA}", "{BOB}"]\n'
 gone = f'[revoked]\nkeys = ["{BOB}"]\n'
 line = "sig ana-1:" + "A" * 86 + "=="
+good = "sig ana-1:oRx6JdvPs6hr7gPOjKa2rRfoSW2qP2/eMj08SaZpAGmfcJPClvDH5/feeSCl+TE+Ab5K0k1vilreIcc8wma6Cg=="
 change = f"{BOB}\nlab\nbob-1"
 for what, parts in {
     "own": [own, line, change],
+    "signed": [own, good, change],
     "both": [own + lab, line + "\nsig bob-1:" + "B" * 86 + "==", change],
     "revoked": [own + gone, "", change],
     "unsigned": ["require_signatures = false\n" + lab, "", f"{BOB}\nana\n{ANA}"],
