@@ -114,7 +114,7 @@ pub fn advice(error: &io::Error) -> Option<&'static str> {
     const FILES: &str = "raise the limit of open files (`ulimit -n`)";
     // Some errors come wrapped, with a kind and no number but in their text.
     let text = || error.to_string();
-    let number = |of: Errno| text().ends_with(&format!("(os error {})", of.raw_os_error()));
+    let number = |of: Errno| text().contains(&format!("(os error {})", of.raw_os_error()));
     match (error.kind(), Errno::from_io_error(error)) {
         (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
             Some("free some space, for example with `cache gc`")
@@ -159,7 +159,7 @@ mod tests {
             assert!(advice(&error).unwrap().contains("cache gc"), "{error}");
         }
         let files = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
-        let wrapped = io::Error::new(files.kind(), format!("failed to open `x`: {files}"));
+        let wrapped = io::Error::new(files.kind(), format!("open: {files} at path `x`"));
         for error in [files, wrapped] {
             assert!(advice(&error).unwrap().contains("ulimit"), "{error}");
         }
