@@ -201,14 +201,17 @@ impl Inner {
     }
 
     /// As [`has`](Self::has), and marks the object as used.
-    pub(super) fn touch(&self, object: &Reference) -> bool {
-        let there = self.has(object);
-        if there
-            && let Ok(Found::File(file, at)) = self.dir.look(&object_place(&object.digest).path())
-        {
+    ///
+    /// # Errors
+    /// Whether it is there cannot be told.
+    pub(super) fn touch(&self, object: &Reference) -> Result<bool, StoreError> {
+        let path = object_place(&object.digest).path();
+        let failed = |error| self.io("look at", &path, error);
+        let there = self.looked(object).map_err(failed)?;
+        if there && let Ok(Found::File(file, at)) = self.dir.look(&path) {
             self.freshen(&file, &at, FRESH);
         }
-        there
+        Ok(there)
     }
 
     /// Whether the object is there and good; it is then on the disk, and marked as used.

@@ -129,7 +129,7 @@ impl Store {
                 digest: output.digest,
                 size: output.size,
             };
-            if !self.0.touch(&object) {
+            if !self.0.touch(&object)? {
                 return Err(StoreError::MissingObject {
                     key: record.key,
                     name: output.name.clone(),
