@@ -122,7 +122,8 @@ impl Service {
                 let body = Answer(Mutex::new(body), hint);
                 Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
             }
-            _ if beside => Err(no_credentials()),
+            // One that is busy is asked again, as any server is.
+            400 | 401 | 403 | 404 if beside => Err(no_credentials()),
             // What these mean depends on the question, which `object_store` knows.
             304 | 412 => Ok(response.map(|_| Bytes::new().into())),
             404 | 409 => {
