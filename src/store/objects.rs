@@ -173,11 +173,11 @@ impl Inner {
     ///
     /// # Errors
     /// Whether it is there cannot be told.
-    fn looked(&self, object: &Reference) -> io::Result<bool> {
+    pub(super) fn looked(&self, object: &Reference) -> io::Result<bool> {
         let place = object_place(&object.digest);
         let size = || self.dir.size(&place.path());
         if let Some(Store(beneath)) = self.beneath.get()
-            && beneath.has(object)
+            && beneath.looked(object)?
         {
             return Ok(true);
         }

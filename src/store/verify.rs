@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     Inner, Store, StoreError,
     dir::Found,
-    document::{Document, Unreadable},
+    document::Document,
     list::Listed,
     objects::{hash_file, object_place, read_exactly},
     publish::{Place, Present},
@@ -62,7 +62,8 @@ impl Store {
     /// are damaged or missing; the good items of a damaged pack are kept.
     ///
     /// # Errors
-    /// A folder cannot be read, or a repair is asked of a read-only store.
+    /// A folder cannot be read, whether an entry is damaged cannot be told (too many open files,
+    /// say), or a repair is asked of a read-only store.
     pub fn verify(
         &self,
         repair: bool,
@@ -88,9 +89,9 @@ impl Store {
             progress,
             report: VerifyReport::default(),
         };
-        let good = round.objects(&objects);
-        round.packs(&packs);
-        round.records(&records, good);
+        let good = round.objects(&objects)?;
+        round.packs(&packs)?;
+        round.records(&records, good)?;
         round.documents().map_err(failed)?;
         Ok(round.report)
     }
@@ -107,12 +108,13 @@ struct Round<'a> {
 
 impl Round<'_> {
     /// Reads the objects; says of each whether it is good.
-    fn objects(&mut self, list: &[Listed]) -> HashMap<Digest, bool> {
+    fn objects(&mut self, list: &[Listed]) -> Result<HashMap<Digest, bool>, StoreError> {
         let inner = &self.store.0;
         let mut known = HashMap::new();
         for chunk in list.chunks(CHUNK) {
             let judged: Vec<_> = chunk.par_iter().map(|entry| inner.inspect(entry)).collect();
-            for (entry, bad) in chunk.iter().zip(judged) {
+            for (entry, judged) in chunk.iter().zip(judged) {
+                let bad = judged.map_err(|error| self.unknown(entry, error))?;
                 self.report.objects += 1;
                 if let Some(digest) = entry.digest {
                     known.insert(digest, bad.is_none());
@@ -123,10 +125,10 @@ impl Round<'_> {
             }
             self.read(chunk.iter().map(|entry| entry.size).sum());
         }
-        known
+        Ok(known)
     }
 
-    fn packs(&mut self, list: &[Listed]) {
+    fn packs(&mut self, list: &[Listed]) -> Result<(), StoreError> {
         for entry in list {
             let path = entry.place.path();
             self.report.packs += 1;
@@ -136,7 +138,7 @@ impl Round<'_> {
             {
                 None => Some("its name is not one of a pack".to_owned()),
                 Some(Ok(Present::Bad(reason, _))) => Some(reason),
-                Some(Err(error)) => Some(format!("unreadable ({error})")),
+                Some(Err(error)) => return Err(self.unknown(entry, error)),
                 Some(Ok(Present::Good(()) | Present::Absent)) => None,
             };
             if let Some(mut reason) = bad {
@@ -150,38 +152,71 @@ impl Round<'_> {
             }
             self.read(entry.size);
         }
+        Ok(())
     }
 
-    fn records(&mut self, list: &[Listed], mut known: HashMap<Digest, bool>) {
+    fn records(
+        &mut self,
+        list: &[Listed],
+        mut known: HashMap<Digest, bool>,
+    ) -> Result<(), StoreError> {
         for entry in list {
             self.report.records += 1;
-            if let Some(reason) = self.bad_record(entry, &mut known) {
+            let judged = self.bad_record(entry, &mut known);
+            if let Some(reason) = judged.map_err(|error| self.unknown(entry, error))? {
                 self.found(&entry.place, Some(entry.id), reason);
             }
             self.read(entry.size);
         }
+        Ok(())
     }
 
-    fn bad_record(&self, entry: &Listed, known: &mut HashMap<Digest, bool>) -> Option<String> {
+    fn bad_record(
+        &self,
+        entry: &Listed,
+        known: &mut HashMap<Digest, bool>,
+    ) -> io::Result<Option<String>> {
         let inner = &self.store.0;
         let Some(key) = entry.digest else {
-            return Some("its name is not one of a record".to_owned());
+            return Ok(Some("its name is not one of a record".to_owned()));
         };
-        let written = match inner.written(&entry.place.path(), &key) {
-            Ok(Some(written)) => written,
-            Ok(None) => return None,
-            Err(unreadable) => return Some(unreadable.reason),
+        let bytes = match inner.dir.look(&entry.place.path())? {
+            Found::Absent => return Ok(None),
+            Found::Strange(what, _) => return Ok(Some(what)),
+            Found::File(_, identity) if identity.size > LONGEST as u64 => {
+                return Ok(Some("it is too long".to_owned()));
+            }
+            Found::File(file, identity) => match read_exactly(file, identity.size) {
+                Ok(bytes) => bytes,
+                Err(error) => return Ok(Some(format!("unreadable ({error})"))),
+            },
         };
-        written.references().find_map(|object| {
+        let written = match Written::decode(&bytes, &key, DOMAIN) {
+            Ok(written) => written,
+            Err(unreadable) => return Ok(Some(unreadable.reason)),
+        };
+        for object in written.references() {
             // One put after the objects were listed is not known yet.
-            let good = *known.entry(object.digest).or_insert_with(|| {
-                let found = inner.dir.look(&object_place(&object.digest).path());
-                let judge = |found| inner.judge_found(found, &object.digest, None);
-                found.is_ok_and(|found| matches!(judge(found), Present::Good(_)))
-            });
-            (!good || !inner.has(&object))
-                .then(|| format!("its object {} is missing or damaged", object.digest))
-        })
+            let good = match known.get(&object.digest) {
+                Some(good) => *good,
+                None => {
+                    let found = inner.dir.look(&object_place(&object.digest).path())?;
+                    let judged = inner.judge_found(found, &object.digest, None);
+                    matches!(judged, Present::Good(_))
+                }
+            };
+            known.insert(object.digest, good);
+            if !good || !inner.looked(&object)? {
+                let digest = object.digest;
+                return Ok(Some(format!("its object {digest} is missing or damaged")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Of an entry that cannot be judged: it must not count as damaged.
+    fn unknown(&self, entry: &Listed, error: io::Error) -> StoreError {
+        self.store.0.io("verify", &entry.place.path(), error)
     }
 
     /// Pins, runs and indexes. None of them is truth; a damaged list of pins stops collection.
@@ -269,50 +304,25 @@ impl Store {
 
 impl Inner {
     /// What is wrong with an object, by reading all of it.
-    fn inspect(&self, entry: &Listed) -> Option<String> {
+    ///
+    /// # Errors
+    /// It cannot be told.
+    fn inspect(&self, entry: &Listed) -> io::Result<Option<String>> {
         let Some(digest) = entry.digest else {
-            return Some("its name is not one of an object".to_owned());
+            return Ok(Some("its name is not one of an object".to_owned()));
         };
-        match self.dir.look(&entry.place.path()) {
-            Ok(Found::Absent) => None,
-            Ok(Found::Strange(what, _)) => Some(what),
-            Ok(Found::File(mut file, _)) => match hash_file(&mut file) {
+        Ok(match self.dir.look(&entry.place.path())? {
+            Found::Absent => None,
+            Found::Strange(what, _) => Some(what),
+            Found::File(mut file, _) => match hash_file(&mut file) {
                 Ok(found) if found == digest => None,
                 Ok(_) => Some("its bytes are not those of its name".to_owned()),
                 Err(error) => Some(format!("unreadable ({error})")),
             },
-            Err(error) => Some(format!("unreadable ({error})")),
-        }
+        })
     }
 
-    /// The record at `path` as written, nothing if it is gone; its objects are not looked at.
-    pub(super) fn written(&self, path: &str, key: &Digest) -> Result<Option<Written>, Unreadable> {
-        let bytes = self.record_bytes(path)?;
-        bytes
-            .map(|bytes| Written::decode(&bytes, key, DOMAIN))
-            .transpose()
-    }
-
-    /// The bytes of the record at `path`.
-    pub(super) fn record_bytes(&self, path: &str) -> Result<Option<Vec<u8>>, Unreadable> {
-        let damaged = |reason: String| Unreadable {
-            reason,
-            damaged: true,
-        };
-        match self.dir.look(path) {
-            Ok(Found::Absent) => Ok(None),
-            Ok(Found::Strange(what, _)) => Err(damaged(what)),
-            Ok(Found::File(_, identity)) if identity.size > LONGEST as u64 => {
-                Err(damaged("it is too long".to_owned()))
-            }
-            Ok(Found::File(file, identity)) => read_exactly(file, identity.size)
-                .map(Some)
-                .map_err(|error| damaged(format!("unreadable ({error})"))),
-            Err(error) => Err(damaged(format!("unreadable ({error})"))),
-        }
-    }
-
-    /// The same bytes, or nothing where there is no file that could be a record.
+    /// The bytes of the record at `path`, or nothing where there is no file that could be a record.
     ///
     /// # Errors
     /// What there is cannot be read.
