@@ -62,7 +62,7 @@ impl Colour {
     name = "runner",
     version,
     verbatim_doc_comment,
-    after_help = "Exit codes:\n  0  ok\n  1  a node failed\n  2  wrong command line\n  3  wrong pipeline file\n  4  `plan --check` found work\n  5  the store is corrupt (`cache verify`)\n  6  a record is not to be trusted (`cache verify`, `cache audit`)\n  7  a shared cache that is `required` cannot be reached\n  8  stopped by the user; run again to resume"
+    after_help = "Exit codes:\n  0  ok\n  1  a node failed, or its result cannot be read back\n  2  wrong command line\n  3  wrong pipeline file\n  4  `plan --check` found work\n  5  the store is corrupt (`cache verify`)\n  6  a record is not to be trusted (`cache verify`, `cache audit`)\n  7  a shared cache that is `required` cannot be reached\n  8  stopped by the user; run again to resume"
 )]
 pub struct Cli {
     #[command(flatten)]

@@ -410,3 +410,56 @@ fn fewer_rows_and_less_memory_give_the_same_answers() {
     assert_eq!(of(&happened, "propose"), "failed");
     assert!(ran.stderr.contains("kv_memory"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_run_computes_a_damaged_result_of_its_table_again_and_a_report_says_what_it_cannot_read() {
+    let space = Space::new();
+    let lines: Vec<String> = ["cat", "dog", "ship", "truck", "frog"]
+        .map(|class| {
+            let text = json!({"feature1": format!("{class} ears"), "feature2": "red"}).to_string();
+            json!({"class": class, "text": text}).to_string()
+        })
+        .into();
+    space.write("answers.jsonl", &lines.join("\n"));
+    space.write("p.toml", &pipeline("replay = \"answers.jsonl\"", ""));
+    let (ran, _) = space.exec(&["p.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let written = answers(&space);
+    let name = blake3::hash(&std::fs::read(space.path().join("out/answers.jsonl")).unwrap())
+        .to_hex()
+        .to_string();
+    let object = space
+        .cache()
+        .join("objects")
+        .join(&name[..2])
+        .join(&name[2..]);
+    let good = std::fs::read(&object).unwrap();
+    let damage = || {
+        let mut bad = good.clone();
+        bad[7] ^= 1;
+        std::fs::remove_file(&object).unwrap();
+        std::fs::write(&object, bad).unwrap();
+    };
+
+    damage();
+    let ran = space.run(&["exec", "p.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("ran  propose"), "{}", ran.stderr);
+    assert_eq!(std::fs::read(&object).unwrap(), good);
+
+    damage();
+    let report = space.run(&["report", "p.toml"]);
+    assert_eq!(report.code, 0, "{}", report.stderr);
+    assert!(
+        report
+            .stderr
+            .contains("warning: `propose`: its result is there but cannot be read"),
+        "{}",
+        report.stderr
+    );
+    let page = std::fs::read_to_string(report.stdout.trim()).unwrap();
+    assert!(page.contains("its result is there but cannot be read"));
+    let ran = space.run(&["exec", "p.toml"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(answers(&space), written);
+}

@@ -35,6 +35,13 @@ pub enum Type {
     Probe,
 }
 
+impl Type {
+    /// Whether tables and the report are made of all of its files, so that a run needs them.
+    pub const fn is_reported(self) -> bool {
+        matches!(self, Self::Answers | Self::Attributes | Self::Metrics)
+    }
+}
+
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

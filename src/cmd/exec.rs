@@ -138,7 +138,14 @@ pub(super) fn run(args: &ExecArgs, global: &Global) -> Result<ExitCode> {
         tell(args, &resume(&outcome));
         return Ok(ExitCode::from(STOPPED));
     }
-    if failed > 0 {
+    let unread = page::unread(&page);
+    for line in &unread {
+        say(&format!("error: {line}"));
+    }
+    if !unread.is_empty() {
+        say("hint: run the same again: what cannot be read is computed anew");
+    }
+    if failed > 0 || !unread.is_empty() {
         return Ok(ExitCode::from(NODE_FAILED));
     }
     if blocked == 0

@@ -2,12 +2,14 @@
 //! filled from records.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,7 +17,8 @@ use crate::{
     data, node,
     pipeline::{Graph, ModelSource, NodeId},
     report::{
-        AnswersSummary, Measured, Page, Provenance, RunInfo, State as PageState, build_tables, html,
+        AnswersSummary, Measured, Page, PageNode, Provenance, RunInfo, State as PageState,
+        build_tables, html,
     },
     run::{Outcome, RunEntry, State, read_file, record},
     store::{Store, StoreError},
@@ -26,6 +29,8 @@ use crate::{
 const FAILED: &str = "the results are in the cache, but the report could not be written";
 /// Images won and lost that a page lists for an evaluation.
 const CHANGES: usize = 100;
+/// The file of trained weights that holds one line per epoch.
+const CURVE: &str = "curve.json";
 
 /// What is known of one node.
 pub(super) struct Known {
@@ -80,7 +85,8 @@ pub(super) fn of_run(
     of_known(graph, store, &known, info)
 }
 
-/// The page of what is known.
+/// The page of what is known. What the store should have and cannot give is a warning of its
+/// node: the next run computes it again.
 pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunInfo) -> Page {
     let mut page = Page::of(graph);
     page.run = run;
@@ -93,52 +99,16 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
         node.message.clone_from(&known.message);
         node.key = known.key.map(|key| key.to_string());
         node.artifact = known.artifact.map(|artifact| artifact.to_string());
-        if let Some((record, _)) = known.key.and_then(|key| record(store, &key).ok()?) {
-            let by = &record.provenance;
-            node.provenance = Some(Provenance {
-                computed: by["started"].as_u64().map(when).unwrap_or_default(),
-                took: by["seconds"].as_f64(),
-                machine: words(&by["host"]),
-                device: words(&by["device"]),
-                version: words(&by["program"]),
-                store: "local".to_owned(),
-            });
+        match fill(node, known, store) {
+            Ok(found) => *numbers = found,
+            Err(error) => node.warnings.push(unreadable(&error)),
         }
-        let Some(manifest) = &known.manifest else {
-            continue;
-        };
-        node.files.clone_from(&manifest.files);
-        let read = |name: &str| read_file(store, manifest, name);
-        // What cannot be read is left out: the next run computes it again.
-        match manifest.r#type {
-            Type::Metrics => {
-                node.metrics = Metrics::table(&read).ok();
-                let compared = (node.metrics.as_ref()).is_some_and(|table| table.paired.is_some());
-                if compared {
-                    node.changes = Metrics::changes(&read, CHANGES).unwrap_or_default();
-                }
-            }
-            Type::Attributes => node.attributes = Attributes::decode(&read).ok(),
-            Type::Answers => {
-                node.answers = Answers::decode(&read)
-                    .ok()
-                    .map(|answers| AnswersSummary::of(&answers));
-            }
-            Type::Weights => {
-                node.curve = read("curve.json")
-                    .ok()
-                    .and_then(|curve| serde_json::from_slice(&curve).ok())
-                    .unwrap_or_default();
-                *numbers = node.curve.last().map(|last| {
-                    json!({
-                        "epochs": node.curve.len(), "loss": last.loss,
-                        "accuracy_percent": last.accuracy,
-                    })
-                });
-            }
-            _ => {}
+        match provenance(known, store) {
+            Ok(found) => node.provenance = found,
+            Err(error) => node.warnings.push(unreadable(&error)),
         }
     }
+    let unread = RefCell::new(BTreeMap::new());
     let measured = |id: NodeId| {
         let node = &page.nodes[id.index()];
         if let Some(metrics) = &node.metrics {
@@ -151,9 +121,13 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
         if let Some(manifest) = &known[id.index()].manifest
             && manifest.r#type == Type::TextEmbeddings
         {
-            let rows = read_file(store, manifest, "items.jsonl").ok();
-            let counts = rows.and_then(|rows| texts(&rows));
-            return counts.map_or(Measured::Missing, Measured::Numbers);
+            return match read_file(store, manifest, "items.jsonl").and_then(|rows| texts(&rows)) {
+                Ok(counts) => Measured::Numbers(counts),
+                Err(error) => {
+                    unread.borrow_mut().insert(id.index(), unreadable(&error));
+                    Measured::Missing
+                }
+            };
         }
         match (&node.answers, &numbers[id.index()], node.state) {
             (Some(answers), _, _) => Measured::Numbers(json!(answers)),
@@ -163,18 +137,94 @@ pub(super) fn of_known(graph: &Graph, store: &Store, known: &[Known], run: RunIn
         }
     };
     page.tables = build_tables(graph, &measured);
+    for (index, warning) in unread.into_inner() {
+        page.nodes[index].warnings.push(warning);
+    }
     page
+}
+
+fn unreadable(error: &anyhow::Error) -> String {
+    let message = format!("{error:#}");
+    // To run again is what whoever tells it advises for all nodes.
+    let message = message
+        .split("\nhint: run again")
+        .next()
+        .unwrap_or_default();
+    format!("its result is there but cannot be read: {message}")
+}
+
+/// Where a node's result comes from, by its record.
+fn provenance(known: &Known, store: &Store) -> Result<Option<Provenance>> {
+    let found = known.key.map(|key| record(store, &key)).transpose()?;
+    let Some((record, signer)) = found.flatten() else {
+        ensure!(
+            known.artifact.is_none(),
+            "its record is no longer in the store"
+        );
+        return Ok(None);
+    };
+    let by = &record.provenance;
+    Ok(Some(Provenance {
+        computed: by["started"].as_u64().map(when).unwrap_or_default(),
+        took: by["seconds"].as_f64(),
+        machine: words(&by["host"]),
+        device: words(&by["device"]),
+        version: words(&by["program"]),
+        store: signer.map_or("local".to_owned(), |who| format!("shared, signed by {who}")),
+    }))
+}
+
+/// Reads what the page tells of a node's result; gives what tables can count of it.
+fn fill(node: &mut PageNode, known: &Known, store: &Store) -> Result<Option<Value>> {
+    let Some(manifest) = &known.manifest else {
+        ensure!(known.artifact.is_none(), "the list of its files is missing");
+        return Ok(None);
+    };
+    node.files.clone_from(&manifest.files);
+    let read = |name: &str| read_file(store, manifest, name);
+    match manifest.r#type {
+        Type::Metrics => {
+            let table = Metrics::table(&read)?;
+            let compared = table.paired.is_some();
+            node.metrics = Some(table);
+            if compared {
+                node.changes = Metrics::changes(&read, CHANGES)?;
+            }
+        }
+        Type::Attributes => node.attributes = Some(Attributes::decode(&read)?),
+        Type::Answers => node.answers = Some(AnswersSummary::of(&Answers::decode(&read)?)),
+        Type::Weights if manifest.file(CURVE).is_some() => {
+            node.curve = serde_json::from_slice(&read(CURVE)?)?;
+            return Ok(node.curve.last().map(|last| {
+                json!({
+                    "epochs": node.curve.len(), "loss": last.loss,
+                    "accuracy_percent": last.accuracy,
+                })
+            }));
+        }
+        _ => {}
+    }
+    Ok(None)
+}
+
+/// The nodes of a page whose results cannot be read, each with the reason, as lines.
+pub(super) fn unread(page: &Page) -> Vec<String> {
+    let of = |node: &PageNode| {
+        let line = |warning: &String| format!("`{}`: {warning}", node.id);
+        node.warnings.iter().map(line).collect::<Vec<_>>()
+    };
+    page.nodes.iter().flat_map(of).collect()
 }
 
 /// What can be counted of texts: all, those of candidates, and candidates that
 /// their class had chosen before.
-fn texts(rows: &[u8]) -> Option<Value> {
+fn texts(rows: &[u8]) -> Result<Value> {
     let lines = rows
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty());
     let rows: Vec<Row> = lines
-        .map(|line| serde_json::from_slice(line).ok())
-        .collect::<Option<_>>()?;
+        .map(serde_json::from_slice)
+        .collect::<Result<_, _>>()?;
     let candidates = rows.iter().filter(|row| row.candidate.is_some());
     let repeats = candidates.clone().filter(|row| {
         let before = row
@@ -183,7 +233,7 @@ fn texts(rows: &[u8]) -> Option<Value> {
             .map_or(&[][..], |(_, before)| before);
         row.candidate.as_ref().is_some_and(|c| before.contains(c))
     });
-    Some(json!({
+    Ok(json!({
         "texts": rows.len(), "candidates": candidates.count(), "repeats": repeats.count(),
     }))
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::{PipelineArgs, load_with, page, print, shared::open_shared};
+use super::{PipelineArgs, load_with, page, print, say, shared::open_shared};
 use crate::{
     artifact::Manifest,
     cli::Global,
@@ -58,6 +58,9 @@ pub(super) fn run(args: &ReportArgs, global: &Global) -> Result<ExitCode> {
         ..RunInfo::default()
     };
     let page = page::of_known(&graph, &store, &known, info);
+    for line in page::unread(&page) {
+        say(&format!("warning: {line}"));
+    }
     let written = page::write(&page, &store, &graph)?;
     print(&format!("{}\n", written.display()))?;
     Ok(ExitCode::SUCCESS)

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::seek::files;
 use crate::{
-    artifact::{Manifest, Type},
+    artifact::{FileEntry, Manifest, Type},
     data::{ClassList, DataSet},
     digest::{Digest, FileMemo},
     node::{ArtifactFiles, Family, Input, Inputs, ModelFolder, ReplayFile},
@@ -87,6 +87,15 @@ impl<'a> Resolver<'a> {
     /// The artifact of `id`, once it is made.
     pub(super) fn artifact(&self, id: NodeId) -> Option<&Made> {
         self.artifacts[id.index()].as_ref()
+    }
+
+    /// Whether what the report needs of `id`'s artifact is in the store and undamaged; other
+    /// files are verified when they are read.
+    pub(super) fn can_be_reported(&self, id: NodeId) -> bool {
+        let good = |file: &FileEntry| matches!(self.store.object_path(&file.digest), Ok(Some(_)));
+        self.artifact(id).is_some_and(|made| {
+            !made.manifest.r#type.is_reported() || made.manifest.files.iter().all(good)
+        })
     }
 
     /// The inputs of `id`; everything upstream has been [`made`](Self::made).

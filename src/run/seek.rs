@@ -133,12 +133,14 @@ fn found(shared: Shared, by_recipe: bool) -> Sought {
 }
 
 /// Fetches the list of an artifact's files and the small ones among them; all of a model that
-/// another node needs, since its key is made of them. Says whether that went well.
+/// another node needs, since its key is made of them, and all of what the tables are made of.
+/// Says whether that went well.
 fn bring(store: &Store, shared: &Shared, needed: bool) -> bool {
     let Ok(manifest) = read_manifest(store, &shared.record.artifact) else {
         return false;
     };
-    let all = needed && manifest.r#type == Type::Weights;
+    let kind = manifest.r#type;
+    let all = kind.is_reported() || (needed && kind == Type::Weights);
     let now: Vec<_> = files(&manifest)
         .into_iter()
         .filter(|(_, size)| all || *size <= SMALL)

@@ -181,6 +181,7 @@ impl Loop<'_> {
         if !force
             && let Some(record) = self.store.lookup(&key)?
             && self.resolver.made(id, record.artifact).is_ok()
+            && self.resolver.can_be_reported(id)
         {
             if self.settings.audit.contains(&id) {
                 let job = self.job(id, inputs, fingerprint, false);
