@@ -104,7 +104,10 @@ fn collect_beside(library: &Path, run: &str, gc: &str, empty: bool) -> u64 {
         happened.iter().all(|(_, word)| word == "hit"),
         "{case}: {happened:?}"
     );
-    assert!(exported(&space, TWO) == reference(TWO).result, "{case}");
+    assert!(
+        exported(&space, TWO, &case) == reference(TWO).result,
+        "{case}"
+    );
     assert_eq!(wrong(&space.cache()), [""; 0], "{case}");
     records
 }
@@ -194,7 +197,10 @@ fn a_clock_that_jumps_between_two_runs_hides_no_change_and_loses_nothing() {
         // A change of the pipeline's file is seen, whatever the time.
         space.write("p.toml", &pipeline().replace("\"one\"", "\"two\""));
         run(second, ONE);
-        assert!(exported(&space, ONE) == reference(TWO).result, "{case}");
+        assert!(
+            exported(&space, ONE, &case) == reference(TWO).result,
+            "{case}"
+        );
         let report = open(&space).verify(false, &mut |_, _| ()).unwrap();
         assert!(report.is_clean(), "{case}: {report:?}");
     }

@@ -102,7 +102,10 @@ fn fail_at(call: &str, error: &str, at: usize, then: &str, begin_warm: bool) -> 
     match ended.code {
         Some(0) => {
             // It says that all is well, so all is there, without another run.
-            assert!(exported(&space, words) == reference(words).result, "{case}");
+            assert!(
+                exported(&space, words, &case) == reference(words).result,
+                "{case}"
+            );
         }
         // What the message would be written to may be what fails; and a program that cannot
         // even be loaded is no run.

@@ -15,7 +15,7 @@ fn every_flipped_bit_is_found_and_no_result_changes() {
     let right = |case: &str| {
         let ran = space.run(&["exec", "p.toml"]);
         assert_eq!(ran.code, 0, "{case}: {}", ran.stderr);
-        assert!(exported(&space, ONE) == reference.result, "{case}");
+        assert!(exported(&space, ONE, case) == reference.result, "{case}");
     };
     let mut found = [0; PARTS.len()];
     for round in 0..rounds {

@@ -162,7 +162,10 @@ fn kill_at(point: &Point) -> Kill {
             happened.iter().all(|(_, word)| word == "hit"),
             "{case}: {happened:?}"
         );
-        assert!(exported(&space, ONE) == reference(ONE).result, "{case}");
+        assert!(
+            exported(&space, ONE, &case) == reference(ONE).result,
+            "{case}"
+        );
     }
     Kill {
         begin,

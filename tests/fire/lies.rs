@@ -60,7 +60,10 @@ fn a_file_system_that_lies_or_lacks_something_makes_no_wrong_result() {
                 assert_eq!(ended.code, Some(1), "{case}: {stderr}");
             } else {
                 assert_eq!(ended.code, Some(0), "{case}: {stderr}");
-                assert!(exported(&space, words) == reference(words).result, "{case}");
+                assert!(
+                    exported(&space, words, &case) == reference(words).result,
+                    "{case}"
+                );
             }
             let told = Told::by(&space, "events.jsonl", stderr);
             heals(&space, words, &told, &case);
@@ -99,7 +102,10 @@ fn a_name_that_is_not_found_or_stale_for_a_while_makes_no_wrong_result() {
             fired_in += usize::from(fired(&space) > 0);
             let told = Told::by(&space, "events.jsonl", stderr);
             match ended.code {
-                Some(0) => assert!(exported(&space, ONE) == reference(ONE).result, "{case}"),
+                Some(0) => assert!(
+                    exported(&space, ONE, &case) == reference(ONE).result,
+                    "{case}"
+                ),
                 Some(1) => {
                     failed += 1;
                     assert!(

@@ -174,7 +174,7 @@ fn reference(words: &[&str]) -> &'static Reference {
             let ran = space.exec(words).0;
             assert_eq!(ran.code, 0, "{}", ran.stderr);
             Reference {
-                result: exported(&space, words),
+                result: exported(&space, words, "without a fault"),
                 keys: keys(&space),
             }
         })
@@ -208,13 +208,13 @@ fn warm() -> Space {
 }
 
 /// The bytes of the last node, as `show --to` gives them to a person.
-fn exported(space: &Space, words: &[&str]) -> Vec<u8> {
+fn exported(space: &Space, words: &[&str], what: &str) -> Vec<u8> {
     let to = space.path().join("exported");
     let _ = fs::remove_dir_all(&to);
     let mut all = vec!["show", words[0], LAST, "--to", "exported"];
     all.extend(&words[1..]);
     let ran = space.run(&all);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.code, 0, "{what}: {}", ran.stderr);
     fs::read(to.join("probe.txt")).unwrap()
 }
 
@@ -504,7 +504,7 @@ fn converges(space: &Space, words: &[&str], told: &Told, case: &str) {
         );
     }
     assert_eq!(keys(space), reference.keys, "{case}");
-    assert!(exported(space, words) == reference.result, "{case}");
+    assert!(exported(space, words, case) == reference.result, "{case}");
     let tmp = files(&space.cache().join("tmp"));
     assert!(tmp.is_empty(), "{case}: {tmp:?}");
     assert_eq!(wrong(&space.cache()), [""; 0], "{case}");

@@ -220,7 +220,10 @@ fn a_disk_that_is_really_full_is_told_with_a_hint_and_goes_on_with_more_room() {
         let case = format!("with {room} bytes of room");
         let told = Told::by(&space, "events.jsonl", &ended.stderr);
         match ended.code {
-            Some(0) => assert!(exported(&space, ONE) == reference(ONE).result, "{case}"),
+            Some(0) => assert!(
+                exported(&space, ONE, &case) == reference(ONE).result,
+                "{case}"
+            ),
             Some(1) => {
                 failed += 1;
                 assert!(
