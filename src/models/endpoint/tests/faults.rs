@@ -151,15 +151,10 @@ fn faults_that_pass_are_asked_again_and_never_taken_for_an_answer() {
         ),
     ];
     for (name, expected, fault) in faults {
-        let begun = Instant::now();
         let got = passes(move || fault.clone());
+        // Never that the time was over.
         let reason = got.notes[0].reason();
         assert!(reason.contains(expected), "{name}: {reason}");
-        assert!(
-            begun.elapsed() < Duration::from_secs(1),
-            "{name}: {:?}",
-            begun.elapsed()
-        );
     }
 }
 
@@ -206,9 +201,9 @@ fn a_body_without_end_and_a_slow_drip_end_by_their_limits() {
     );
     let got = passes(|| {
         let whole = reply(200, "", &completion("wrong"));
-        Act::Drip(whole, Duration::from_millis(50))
+        Act::Drip(whole, Duration::from_millis(100))
     });
-    assert_eq!(got.notes[0].reason(), "no whole answer within 0.4 s");
+    assert_eq!(got.notes[0].reason(), "no whole answer within 2 s");
 }
 
 #[test]
@@ -216,14 +211,14 @@ fn a_server_that_hangs_is_left_after_the_timeout() {
     let begun = Instant::now();
     let got = passes(|| Act::Hang);
     assert!(
-        (400..1500).contains(&begun.elapsed().as_millis()),
+        (2_000..20_000).contains(&begun.elapsed().as_millis()),
         "{:?}",
         begun.elapsed()
     );
     let Note::Retrying { reason, .. } = &got.notes[0] else {
         panic!("{:?}", got.notes)
     };
-    assert_eq!(reason, "no whole answer within 0.4 s");
+    assert_eq!(reason, "no whole answer within 2 s");
 }
 
 #[test]

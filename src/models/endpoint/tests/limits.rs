@@ -246,7 +246,7 @@ fn a_limit_without_end_or_of_an_hour_is_given_up() {
         "{}",
         got.error()
     );
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

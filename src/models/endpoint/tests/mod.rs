@@ -42,11 +42,11 @@ impl Got {
     }
 }
 
-/// Settings for a server that is near and quick.
+/// Settings for a server that is near and quick, on a machine that may be busy.
 fn quick(url: &str) -> Settings {
     Settings {
-        timeout: Duration::from_millis(400),
-        connect_timeout: Duration::from_millis(400),
+        timeout: Duration::from_secs(2),
+        connect_timeout: Duration::from_secs(2),
         backoff: Duration::from_millis(4),
         ..Settings::new(url, "m")
     }
@@ -202,25 +202,21 @@ fn a_stop_is_honoured_at_once_while_everything_hangs_and_closes_the_connections(
     });
     let mut settings = quick(&server.url());
     settings.timeout = Duration::from_mins(1);
-    let begun = Instant::now();
     let asked_to_stop = Cell::new(None);
     let got = ask_until(settings, 50, &|| {
-        let stop = begun.elapsed() > Duration::from_millis(200);
-        if stop && asked_to_stop.get().is_none() {
+        // Three are answered, and all of the eight workers wait.
+        if asked_to_stop.get().is_none() && server.seen().len() == 11 {
             asked_to_stop.set(Some(Instant::now()));
         }
-        stop
+        let asked = asked_to_stop.get();
+        asked.is_some_and(|asked| asked.elapsed() > Duration::from_millis(200))
     });
-    assert!(
-        begun.elapsed() < Duration::from_millis(700),
-        "{:?}",
-        begun.elapsed()
-    );
-    assert!(asked_to_stop.get().unwrap().elapsed() < Duration::from_millis(400));
+    // Long before the end of any time limit.
+    assert!(asked_to_stop.get().unwrap().elapsed() < Duration::from_secs(10));
     assert!(got.error.as_ref().unwrap().is::<Stopped>());
     assert_eq!(got.texts.len(), 3);
     let begun = Instant::now();
-    while server.gone() < 8 && begun.elapsed() < Duration::from_secs(2) {
+    while server.gone() < 8 && begun.elapsed() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(server.gone(), 8, "connections were left open");
@@ -244,7 +240,7 @@ fn a_stop_is_honoured_during_waits_and_connects() {
             got.error()
         );
         assert!(
-            begun.elapsed() < Duration::from_millis(600),
+            begun.elapsed() < Duration::from_secs(10),
             "{:?}",
             begun.elapsed()
         );
@@ -322,7 +318,9 @@ fn an_answer_that_cannot_be_kept_ends_the_call() {
         0..5 => echo(seen),
         _ => Act::Hang,
     });
-    let endpoint = Endpoint::open_with(quick(&server.url()), &|_| None).unwrap();
+    let mut settings = quick(&server.url());
+    settings.timeout = Duration::from_mins(1);
+    let endpoint = Endpoint::open_with(settings, &|_| None).unwrap();
     let mut kept = 0;
     let mut on_answer = |_, _| {
         kept += 1;
@@ -335,7 +333,7 @@ fn an_answer_that_cannot_be_kept_ends_the_call() {
         .unwrap_err();
     assert_eq!(error.to_string(), "the disk is full");
     assert_eq!(kept, 3);
-    assert!(begun.elapsed() < Duration::from_millis(300));
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
