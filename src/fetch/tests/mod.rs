@@ -60,7 +60,7 @@ fn git_blob(bytes: &[u8]) -> String {
 /// Settings whose waits are short.
 fn quick() -> Settings {
     Settings {
-        read_timeout: Duration::from_millis(300),
+        read_timeout: Duration::from_secs(2),
         connect_timeout: Duration::from_secs(2),
         backoff: Duration::from_millis(10),
         ..Settings::default()

@@ -67,7 +67,7 @@ fn a_stall_ends_after_the_timeout_and_is_resumed() {
     scene.assert_done();
     let retried = count(
         &events,
-        |event| matches!(event, Event::Retry { reason, .. } if reason.contains("for 0.3 s")),
+        |event| matches!(event, Event::Retry { reason, .. } if reason.contains("for 2 s")),
     );
     assert_eq!(retried, 2, "{events:?}");
     assert_eq!(scene.server.seen()[2].from(), Some(20_000));

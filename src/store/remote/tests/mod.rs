@@ -20,7 +20,7 @@ pub(super) fn env(pairs: &[(&str, &str)]) -> Env {
 pub(super) fn quick() -> Limits {
     Limits {
         connect: Duration::from_millis(500),
-        idle: Duration::from_millis(150),
+        idle: Duration::from_millis(500),
         slowest: 1024,
         retries: 1,
         pause: Duration::from_millis(1),
