@@ -328,7 +328,7 @@ fn what_another_pipeline_adds_to_the_store_costs_an_up_to_date_run_nothing() {
 #[test]
 fn an_interrupt_stops_cleanly_and_the_next_run_goes_on() {
     let space = Space::new();
-    let items: Vec<String> = (0..40).map(|i| format!("\"{i}\"")).collect();
+    let items: Vec<String> = (0..100).map(|i| format!("\"{i}\"")).collect();
     space.write(
         "p.toml",
         &format!(
@@ -337,11 +337,15 @@ fn an_interrupt_stops_cleanly_and_the_next_run_goes_on() {
         ),
     );
     let child = space
-        .command(&["exec", "p.toml"])
+        .command(&["exec", "p.toml", "--events", "first.jsonl"])
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    let told = || std::fs::read_to_string(space.path().join("first.jsonl")).unwrap_or_default();
+    let begun = std::time::Instant::now();
+    while !told().contains("\"batch\"") && begun.elapsed().as_secs() < 60 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let process = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
