@@ -11,12 +11,12 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::seek::files;
 use crate::{
-    artifact::{FileEntry, Manifest, Type},
+    artifact::{Manifest, Type},
     data::{ClassList, DataSet},
     digest::{Digest, FileMemo},
     node::{ArtifactFiles, Family, Input, Inputs, ModelFolder, ReplayFile},
     pipeline::{Graph, ModelFiles, ModelSource, ModelSpec, NodeId, Source},
-    store::Store,
+    store::{Store, StoreError},
 };
 
 /// The manifest that is the artifact `artifact`.
@@ -89,13 +89,26 @@ impl<'a> Resolver<'a> {
         self.artifacts[id.index()].as_ref()
     }
 
-    /// Whether what the report needs of `id`'s artifact is in the store and undamaged; other
-    /// files are verified when they are read.
-    pub(super) fn can_be_reported(&self, id: NodeId) -> bool {
-        let good = |file: &FileEntry| matches!(self.store.object_path(&file.digest), Ok(Some(_)));
-        self.artifact(id).is_some_and(|made| {
-            !made.manifest.r#type.is_reported() || made.manifest.files.iter().all(good)
-        })
+    /// Notes the artifact that a record names, if what a run needs of it is in the store: its
+    /// manifest, and undamaged whatever the report is made of; other files are verified when
+    /// they are read.
+    ///
+    /// # Errors
+    /// Whether it is there cannot be told.
+    pub(super) fn found(&mut self, id: NodeId, artifact: Digest) -> Result<bool> {
+        match self.made(id, artifact) {
+            Ok(()) => {}
+            Err(error) if error.is::<StoreError>() => return Err(error),
+            Err(_) => return Ok(false),
+        }
+        let manifest = self.artifact(id).map(|made| made.manifest.clone());
+        let reported = manifest.filter(|manifest| manifest.r#type.is_reported());
+        for file in reported.iter().flat_map(|manifest| &manifest.files) {
+            if self.store.object_path(&file.digest)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The inputs of `id`; everything upstream has been [`made`](Self::made).

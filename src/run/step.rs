@@ -180,8 +180,7 @@ impl Loop<'_> {
         let force = self.settings.force.contains(&id);
         if !force
             && let Some(record) = self.store.lookup(&key)?
-            && self.resolver.made(id, record.artifact).is_ok()
-            && self.resolver.can_be_reported(id)
+            && self.resolver.found(id, record.artifact)?
         {
             if self.settings.audit.contains(&id) {
                 let job = self.job(id, inputs, fingerprint, false);
