@@ -55,7 +55,8 @@ pub(super) fn of_run(
     let known: Vec<Known> = outcome
         .nodes
         .iter()
-        .map(|node| Known {
+        .map(|node| (node, node.state == State::Done))
+        .map(|(node, done)| Known {
             state: match (node.state, node.hit) {
                 (State::Done, true) => Some(PageState::Hit),
                 (State::Done, false) => Some(PageState::Ran),
@@ -63,10 +64,11 @@ pub(super) fn of_run(
                 (State::Blocked, _) => Some(PageState::Blocked),
                 _ => None,
             },
-            manifest: node.manifest.clone(),
+            // One that was taken back and then failed still names what it had.
+            manifest: node.manifest.clone().filter(|_| done),
             key: node.key,
-            artifact: node.artifact,
-            took: (!node.hit && node.state == State::Done).then_some(node.took.as_secs_f64()),
+            artifact: node.artifact.filter(|_| done),
+            took: (!node.hit && done).then_some(node.took.as_secs_f64()),
             items: (node.items != (0, 0)).then_some(node.items),
             why: node.why.clone(),
             message: node.error.clone(),
