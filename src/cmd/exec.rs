@@ -345,7 +345,8 @@ fn watch(
     let mut log = match events {
         Some(path) => {
             let file = fs_err::File::create(path).context("failed to open the file for events")?;
-            Some(EventLog::new(std::io::BufWriter::new(file)))
+            // Not buffered: whoever follows the file sees each event when it is told.
+            Some(EventLog::new(file))
         }
         None => None,
     };

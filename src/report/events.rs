@@ -57,11 +57,7 @@ impl<W: Write> EventLog<W> {
         // One call a line, so that a reader never sees half of one.
         let mut bytes = serde_json::to_vec(&line)?;
         bytes.push(b'\n');
-        self.out.write_all(&bytes)?;
-        match event {
-            Event::RunFinished { .. } => self.out.flush(),
-            _ => Ok(()),
-        }
+        self.out.write_all(&bytes)
     }
 }
 
