@@ -38,6 +38,8 @@ pub(super) struct Known {
     pub(super) manifest: Option<std::sync::Arc<Manifest>>,
     pub(super) key: Option<crate::digest::Digest>,
     pub(super) artifact: Option<crate::digest::Digest>,
+    /// Whether it is somebody else's, whose record need not be here.
+    pub(super) shared: bool,
     pub(super) took: Option<f64>,
     pub(super) items: Option<(u64, u64)>,
     pub(super) why: String,
@@ -68,6 +70,7 @@ pub(super) fn of_run(
             manifest: node.manifest.clone().filter(|_| done),
             key: node.key,
             artifact: node.artifact.filter(|_| done),
+            shared: node.by.is_some(),
             took: (!node.hit && done).then_some(node.took.as_secs_f64()),
             items: (node.items != (0, 0)).then_some(node.items),
             why: node.why.clone(),
@@ -160,7 +163,7 @@ fn provenance(known: &Known, store: &Store) -> Result<Option<Provenance>> {
     let found = known.key.map(|key| record(store, &key)).transpose()?;
     let Some((record, signer)) = found.flatten() else {
         ensure!(
-            known.artifact.is_none(),
+            known.artifact.is_none() || known.shared,
             "its record is no longer in the store"
         );
         return Ok(None);

@@ -35,6 +35,7 @@ pub(super) fn run(args: &ReportArgs, global: &Global) -> Result<ExitCode> {
             (Verdict::Hit | Verdict::Fetch, Some(key)) => record(&store, &key)?,
             _ => None,
         };
+        let shared = record.as_ref().is_some_and(|(_, signer)| signer.is_some());
         let artifact = record.map(|(record, _)| record.artifact);
         let manifest: Option<Manifest> = match artifact {
             Some(artifact) => store
@@ -47,6 +48,7 @@ pub(super) fn run(args: &ReportArgs, global: &Global) -> Result<ExitCode> {
             manifest: manifest.map(std::sync::Arc::new),
             key: plan.key,
             artifact,
+            shared,
             took: None,
             items: None,
             why: plan.why,

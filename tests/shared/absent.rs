@@ -58,6 +58,14 @@ fn a_checkout_without_data_or_models_plans_and_gets_what_a_teammate_finished() {
     }
     assert_eq!(ran.stdout, table);
     assert!(ran.stderr.contains("not all here"), "{}", ran.stderr);
+    for node in ["images", "eval"] {
+        let shown = ben.space.run(&["show", "p.toml", node]);
+        assert!(
+            shown.stdout.contains("signed    by ana-1"),
+            "{}",
+            shown.stderr
+        );
+    }
     // What nobody finished cannot be had, and the reason is the missing file.
     ben.space
         .write("p.toml", &WITH_MODELS.replace("a photo of", "a drawing of"));

@@ -133,6 +133,10 @@ impl Inner {
         };
         let found = self.shared(sharing, written, signer, domain)?;
         self.keep(&name.place(domain), &bytes);
+        if matches!(name, Name::Recipe(_)) {
+            // Who shows or reports the result asks for its key.
+            self.keep(&Name::Key(&found.record.key).place(domain), &bytes);
+        }
         Some(found)
     }
 
