@@ -67,7 +67,7 @@ fn over_a_random_mix_of_faults_nothing_is_lost_and_nothing_wrong_accepted() {
         let faults = server.seen().len() - COUNT;
         assert!((60..200).contains(&faults), "{faults}");
         assert!(
-            begun.elapsed() < Duration::from_secs(60),
+            begun.elapsed() < Duration::from_mins(1),
             "{:?}",
             begun.elapsed()
         );
