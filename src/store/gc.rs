@@ -16,8 +16,9 @@ use serde::Serialize;
 
 use super::{
     Inner, Store, StoreError,
+    dir::Found,
     list::{Count, Listed},
-    objects::trash_name,
+    objects::{read_exactly, trash_name},
     record::{LONGEST, Written},
     records::{DAY, DOMAIN},
     unshard,
@@ -326,6 +327,19 @@ impl Inner {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The bytes of the record at `path`, or nothing where there is no file that could be a record.
+    ///
+    /// # Errors
+    /// What there is cannot be read.
+    fn readable(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
+        match self.dir.look(path)? {
+            Found::File(file, identity) if identity.size <= LONGEST as u64 => {
+                read_exactly(file, identity.size).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 

@@ -321,17 +321,4 @@ impl Inner {
             },
         })
     }
-
-    /// The bytes of the record at `path`, or nothing where there is no file that could be a record.
-    ///
-    /// # Errors
-    /// What there is cannot be read.
-    pub(super) fn readable(&self, path: &str) -> io::Result<Option<Vec<u8>>> {
-        match self.dir.look(path)? {
-            Found::File(file, identity) if identity.size <= LONGEST as u64 => {
-                read_exactly(file, identity.size).map(Some)
-            }
-            _ => Ok(None),
-        }
-    }
 }
