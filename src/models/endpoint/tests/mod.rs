@@ -229,6 +229,8 @@ fn a_stop_is_honoured_during_waits_and_connects() {
     // An address of a network that no host may use: connecting hangs or fails.
     let mut lost = quick("http://192.0.2.1:9/v1");
     lost.connect_timeout = Duration::from_secs(30);
+    // Where it fails, this too waits until it is stopped.
+    lost.backoff = settings.backoff;
     for settings in [settings, lost] {
         let begun = Instant::now();
         let got = ask_until(settings, 20, &|| {
